@@ -1,0 +1,65 @@
+/*
+ * A call: one piece of work that somebody waits for, and how it can end early.
+ *
+ * Owns its lock and condition. Every blocking function of the program takes a call;
+ * call_cancel() from any thread ends its wait with -EINTR. A call also carries the fault:
+ * the sentence for the person, filled in once, where a failure is understood.
+ * Knows nothing of FUSE or HTTP.
+ */
+#ifndef SBX_CALL_H
+#define SBX_CALL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+/* What a person must know of a failure. Strings are owned; NULL where not known. */
+struct fault {
+	int err; /* positive errno; 0: no fault */
+	char *code;		  /* the API's word, e.g. FILE_NOT_FOUND */
+	char *message;	  /* FILE: what is wrong; the way out */
+	char *suggestion;
+	char *operation;
+	char *path;
+	struct timespec when; /* CLOCK_REALTIME */
+	int pid;			  /* who asked; 0 unknown */
+	bool retry;			  /* safe to repeat as it is */
+};
+
+void fault_clear(struct fault *f);
+/* Deep copy; on out of memory strings are missing, err never is. */
+void fault_copy(struct fault *to, const struct fault *from);
+
+struct call {
+	pthread_mutex_t lock;
+	pthread_cond_t wake;  /* CLOCK_MONOTONIC; signalled by call_wake and call_cancel */
+	bool cancelled;		  /* under lock */
+	int pid;			  /* who asked, for the fault; 0 unknown */
+	struct fault fault;	  /* the thread that does the work alone writes it */
+	/* Called by call_cancel once, without the lock (NULL: none): for work that sleeps elsewhere. Set under lock. */
+	void (*on_cancel)(void *arg);
+	void *on_cancel_arg;
+};
+
+void call_init(struct call *c, int pid);
+void call_destroy(struct call *c);
+/* Any thread; idempotent. */
+void call_cancel(struct call *c);
+bool call_cancelled(struct call *c);
+/* Wakes the waiter to look at its condition again; any thread. */
+void call_wake(struct call *c);
+/*
+ * Waits until done(arg) is true (asked with the lock held; what it looks at is changed before call_wake).
+ * 0, -EINTR when cancelled, -ETIMEDOUT at deadline_ms (call_now_ms clock; <0: none).
+ */
+int call_wait(struct call *c, bool (*done)(void *arg), void *arg, int64_t deadline_ms);
+int64_t call_now_ms(void); /* CLOCK_MONOTONIC */
+
+/* Fills the fault if none is there yet and returns -err: return call_fault(c, ENOTSUP, NULL, "ports/%s: …", …). c may be NULL. */
+int call_fault(struct call *c, int err, const char *code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+/* Puts a prefix such as "exec: " in front of the message; no effect without a fault. */
+void call_fault_prefix(struct call *c, const char *prefix);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * A driver: how the sandboxes of one kind of server come to life and where their servers then listen.
+ * One table of functions per kind (local.c, container.c; the bridge's later). Everything that is said over the
+ * wire once a sandbox listens is not the driver's: see sandbox.h.
+ *
+ * Functions may be called from any thread; those that may wait take a call. Faults are filled where understood.
+ */
+#ifndef SBX_DRIVER_H
+#define SBX_DRIVER_H
+
+#include "buf.h"
+#include "call.h"
+#include "http.h"
+#include "options.h"
+
+/* A sandbox that has been started: filled by start, owned by the driver until stop. */
+struct driver_instance {
+	struct http_target target;
+	char network[128]; /* "internet", "none: /dev/net/tun is closed to this user", … */
+	void *data;
+};
+
+struct driver_ops {
+	const char *kind;	  /* "local", "container" */
+	const char *id_names; /* POSIX extended expression of the names it carries */
+	bool many;			  /* mkdir and rmdir make sense */
+
+	/* 0 and *state new. options are borrowed for the life of state. */
+	int (*open)(const struct options *o, struct call *c, void **state);
+	void (*close)(void *state);
+	/* Names known without asking anybody. */
+	int (*list)(void *state, bool (*cb)(const char *name, void *arg), void *arg);
+	/* Does it exist (without asking)? 0 or -ENOENT. */
+	int (*probe)(void *state, const char *name);
+	int (*create)(void *state, struct call *c, const char *name); /* accepted; does not start it */
+	/* Removes what it kept; it has been stopped before. */
+	int (*destroy)(void *state, struct call *c, const char *name);
+	/*
+	 * Starts it and waits until its socket takes connections. 0 and *out filled. -EBUSY with the sentence `in use by pid N (PATH)` when
+	 * another mount has it. *died(arg) is called once from another thread if it ends without stop.
+	 */
+	int (*start)(void *state, struct call *c, const char *name, void (*died)(void *arg), void *arg,
+				 struct driver_instance *out);
+	/* Ends it and everything it started; returns when nothing is left. The instance's memory is released. */
+	void (*stop)(void *state, const char *name, struct driver_instance *inst);
+	/* Who uses it, for status in-use, without starting: 0 free, 1 and detail filled ("pid 12, /home/u/sbx"). */
+	int (*in_use)(void *state, const char *name, char *detail, size_t size);
+};
+
+extern const struct driver_ops local_driver;
+extern const struct driver_ops container_driver;
+
+#endif

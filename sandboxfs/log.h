@@ -1,0 +1,23 @@
+/*
+ * The program's log: the newest 1000 lines in memory (ctl/log), and stderr in the foreground or syslog behind.
+ * Never command text, environment values or tokens. Thread-safe; the one state at file scope besides main's context.
+ */
+#ifndef SBX_LOG_H
+#define SBX_LOG_H
+
+#include <stdbool.h>
+
+#include "buf.h"
+
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+
+void log_set_level(enum log_level l);
+enum log_level log_get_level(void);
+void log_set_stderr(bool on);
+void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* `TIME LEVEL TEXT` lines, oldest first. */
+void log_describe(struct buf *out);
+
+#endif

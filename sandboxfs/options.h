@@ -1,0 +1,40 @@
+/*
+ * Options of a mount: one table with name, type, default, help (options.c), read once, then constant.
+ */
+#ifndef SBX_OPTIONS_H
+#define SBX_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum idmap { IDMAP_USER, IDMAP_NONE };
+enum symlink_mode { SYMLINKS_REWRITE, SYMLINKS_VERBATIM };
+enum net_mode { NET_INTERNET, NET_LAN, NET_NONE };
+
+struct options {
+	char *server;	  /* as given; "local:" by default */
+	char *mountpoint; /* absolute */
+	bool foreground, debug, ro, allow_other, allow_root, auto_unmount, list_root;
+	int64_t timeout_ms; /* timeout=, 60 s */
+	int64_t drain_ms;	/* drain=, 30 s */
+	uint64_t output_max; /* output-max=, 256 MiB */
+	bool has_umask;
+	mode_t umask;
+	uid_t uid; /* who owns what is shown (idmap=user); default the mounting user */
+	gid_t gid;
+	enum idmap idmap;
+	enum symlink_mode symlinks;
+	char *sandbox; /* sandbox=NAME or NULL */
+	char *subdir;  /* subdir=workspace or NULL */
+	char *token_file;
+	/* local: */
+	enum net_mode net;
+	uint64_t min_free;		 /* min-free=, bytes */
+	uint64_t limit_processes; /* limits=processes:N,memory:SIZE,tmp:SIZE; 0: default */
+	uint64_t limit_memory;
+	uint64_t limit_tmp;
+	char *fsname; /* what /proc/mounts shows; made from server */
+};
+
+#endif

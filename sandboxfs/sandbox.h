@@ -1,0 +1,115 @@
+/*
+ * A sandbox as the rest of the program sees it: a name, a state, a link, and the ways to reach its server.
+ * A server is the set of them (one mount).
+ *
+ * sandbox.c owns names, states, faults and reference counts; how a sandbox comes to life is the driver's (driver.h).
+ * Thread-safe. Functions that may wait take a call.
+ */
+#ifndef SBX_SANDBOX_H
+#define SBX_SANDBOX_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "buf.h"
+#include "call.h"
+#include "http.h"
+#include "options.h"
+
+struct sandbox;
+struct server;
+
+enum sandbox_state {
+	SANDBOX_UNKNOWN, /* exists; nothing of it was needed yet */
+	SANDBOX_STARTING,
+	SANDBOX_RUNNING,
+	SANDBOX_UNREACHABLE,
+	SANDBOX_REPLACED,
+	SANDBOX_IN_USE
+};
+const char *sandbox_state_word(enum sandbox_state s);
+
+/* --- the server --- */
+const struct options *server_options(struct server *s);
+struct http *server_http(struct server *s);
+/* Looks in local knowledge only, sends no request. A new reference or NULL. */
+struct sandbox *server_find(struct server *s, const char *name);
+/* Calls cb for each known sandbox, in the order of their names; cb returns false to stop. */
+void server_each(struct server *s, bool (*cb)(struct sandbox *sb, void *arg), void *arg);
+/* mkdir: 0 and *out a new reference when the request is accepted; -EEXIST, -EINVAL, -EPERM with a fault. */
+int server_create(struct server *s, struct call *c, const char *name, struct sandbox **out);
+/* rmdir of what holds nothing (force false: -ENOTEMPTY with files or processes, sentence in the fault) or destroy. */
+int server_destroy(struct server *s, struct call *c, const char *name, bool force);
+/* url, kind, version, id-names, then can/cannot lines, for ctl/server. */
+void server_describe(struct server *s, struct buf *out);
+/* `NAME NUMBER` lines for ctl/stats. */
+void server_describe_stats(struct server *s, struct buf *out);
+/* The newest fault that belongs to no sandbox. */
+void server_note_fault(struct server *s, const struct fault *f);
+void server_last_fault(struct server *s, struct fault *copy);
+
+/* --- one sandbox --- */
+struct sandbox *sandbox_get(struct sandbox *sb);
+void sandbox_put(struct sandbox *sb);
+const char *sandbox_name(const struct sandbox *sb);
+struct server *sandbox_server(struct sandbox *sb);
+const struct options *sandbox_options(struct sandbox *sb);
+
+/* Starts it if need be and waits until it answers, up to timeout=. 0 or the errno of why not, with a fault. Answers at once if it answered within the last 10 s. */
+int sandbox_ready(struct sandbox *sb, struct call *c);
+/* Where its server listens now: borrowed until the sandbox's last reference goes. NULL before the first sandbox_ready. */
+const struct http_target *sandbox_target(struct sandbox *sb);
+
+/*
+ * One call of the container API: POST/GET/DELETE path with a JSON body (NULL: none; borrowed). 0 and *reply new (may be NULL: not wanted), or a negative errno
+ * with the fault filled from the error body by the table of codes. Waits for sandbox_ready first.
+ */
+int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const char *path,
+				struct json_object *body, struct json_object **reply);
+/* The same with raw bodies, for the routes of our own. type as in http_request. Status other than 200 is mapped as above. */
+int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const char *path,
+				const char *type, const void *body, size_t size, struct buf *reply);
+/* Opens a stream on it (http.h); waits for sandbox_ready, not for the head. */
+int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const char *path,
+				   const char *type, const void *body, size_t size,
+				   const struct http_stream_events *ev, void *arg, struct http_stream **out);
+
+/* Everything written under workspace/ before now is in the sandbox when it returns 0; else the errno of the file that could not be sent, with a fault. */
+int sandbox_barrier(struct sandbox *sb, struct call *c);
+/* Nothing cached before now is served unless it was checked again. Returns when the kernel was told. */
+void sandbox_invalidate(struct sandbox *sb);
+
+/* Fault of the newest failure that a person must know (ctl/error). */
+void sandbox_note_fault(struct sandbox *sb, const struct fault *f);
+void sandbox_last_fault(struct sandbox *sb, struct fault *copy);
+
+/* What ctl/status shows; never sends a request. */
+struct sandbox_status {
+	enum sandbox_state state;
+	char id[64];
+	char boot[40];			/* hex; empty: unknown */
+	struct timespec since;	/* of the state */
+	char network[128];		/* a word and, after ": ", why */
+	char detail[256];		/* a sentence on the state, e.g. pid and path of who uses it; may be empty */
+};
+void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out);
+/* True if the server at the other end is known to be another than when boot was noted (hex from sandbox_get_status). */
+bool sandbox_replaced_since(struct sandbox *sb, const char *boot);
+
+/* Bytes not yet in the sandbox, as sync lines (control-tree.md); flush and retry push them. */
+void sandbox_describe_sync(struct sandbox *sb, struct buf *out);
+int sandbox_retry(struct sandbox *sb, struct call *c, const char *path); /* NULL: all */
+int sandbox_discard(struct sandbox *sb, struct call *c, const char *path); /* NULL: all; path below workspace/ */
+void sandbox_drop_caches(struct sandbox *sb);
+
+/*
+ * What the rooms above keep per sandbox (runs, drafts of processes, relays): made once by make(sb), the same for every later
+ * caller with the same key (the address of a static object of the room), freed with release at the sandbox's end
+ * (before its server is stopped). NULL: out of memory.
+ */
+void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct sandbox *sb),
+					 void (*release)(void *data));
+
+#endif

@@ -1,0 +1,159 @@
+/*
+ * Calls and faults (call.h). Owns the lock and the condition of each call and the strings of its
+ * fault; no threads, nothing at file scope. Must not know who waits, nor for what.
+ */
+#include "call.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+
+void fault_clear(struct fault *f)
+{
+	free(f->code);
+	free(f->message);
+	free(f->suggestion);
+	free(f->operation);
+	free(f->path);
+	memset(f, 0, sizeof(*f));
+}
+
+static char *copy_string(const char *s)
+{
+	return s ? strdup(s) : NULL;
+}
+
+void fault_copy(struct fault *to, const struct fault *from)
+{
+	if (to == from)
+		return;
+	fault_clear(to);
+	*to = *from;
+	to->code = copy_string(from->code);
+	to->message = copy_string(from->message);
+	to->suggestion = copy_string(from->suggestion);
+	to->operation = copy_string(from->operation);
+	to->path = copy_string(from->path);
+}
+
+void call_init(struct call *c, int pid)
+{
+	memset(c, 0, sizeof(*c));
+	c->pid = pid;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->wake, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+void call_destroy(struct call *c)
+{
+	fault_clear(&c->fault);
+	pthread_cond_destroy(&c->wake);
+	pthread_mutex_destroy(&c->lock);
+}
+
+void call_cancel(struct call *c)
+{
+	pthread_mutex_lock(&c->lock);
+	void (*fn)(void *) = c->cancelled ? NULL : c->on_cancel;
+	void *arg = c->on_cancel_arg;
+	c->cancelled = true;
+	c->in_on_cancel = c->in_on_cancel || fn;
+	pthread_cond_broadcast(&c->wake);
+	pthread_mutex_unlock(&c->lock);
+	if (!fn)
+		return;
+	fn(arg);
+	pthread_mutex_lock(&c->lock);
+	c->in_on_cancel = false;
+	pthread_cond_broadcast(&c->wake);
+	pthread_mutex_unlock(&c->lock);
+}
+
+bool call_cancelled(struct call *c)
+{
+	AUTO_UNLOCK(&c->lock);
+	return c->cancelled;
+}
+
+int call_on_cancel(struct call *c, void (*fn)(void *arg), void *arg)
+{
+	AUTO_UNLOCK(&c->lock);
+	while (c->in_on_cancel)
+		pthread_cond_wait(&c->wake, &c->lock);
+	int err = c->cancelled ? -EINTR : 0;
+	c->on_cancel = err ? NULL : fn;
+	c->on_cancel_arg = err ? NULL : arg;
+	return err;
+}
+
+void call_wake(struct call *c)
+{
+	AUTO_UNLOCK(&c->lock);
+	pthread_cond_broadcast(&c->wake);
+}
+
+int call_wait(struct call *c, bool (*done)(void *arg), void *arg, int64_t deadline_ms)
+{
+	AUTO_UNLOCK(&c->lock);
+	struct timespec until = {0};
+	if (deadline_ms >= 0) {
+		until.tv_sec = deadline_ms / 1000;
+		until.tv_nsec = deadline_ms % 1000 * 1000000;
+	}
+	for (;;) {
+		/* What is done is done: a cancel that comes with the answer does not take it away. */
+		if (done(arg))
+			return 0;
+		if (c->cancelled)
+			return -EINTR;
+		if (deadline_ms < 0)
+			pthread_cond_wait(&c->wake, &c->lock);
+		else if (pthread_cond_timedwait(&c->wake, &c->lock, &until) == ETIMEDOUT)
+			return done(arg) ? 0 : c->cancelled ? -EINTR : -ETIMEDOUT;
+	}
+}
+
+int64_t call_now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int call_fault(struct call *c, int err, const char *code, const char *fmt, ...)
+{
+	if (!c || c->fault.err)
+		return -err;
+	struct fault *f = &c->fault;
+	fault_clear(f);
+	f->err = err;
+	f->code = copy_string(code);
+	f->pid = c->pid;
+	clock_gettime(CLOCK_REALTIME, &f->when);
+	va_list ap;
+	va_start(ap, fmt);
+	if (vasprintf(&f->message, fmt, ap) < 0)
+		f->message = NULL; /* out of memory: the errno alone has to do */
+	va_end(ap);
+	return -err;
+}
+
+void call_fault_prefix(struct call *c, const char *prefix)
+{
+	if (!c || !c->fault.err)
+		return;
+	char *longer;
+	const char *old = c->fault.message ? c->fault.message : "";
+	if (asprintf(&longer, "%s%s", prefix, old) < 0)
+		return;
+	free(c->fault.message);
+	c->fault.message = longer;
+}

@@ -76,9 +76,9 @@ deps-test:
 	contrib/deps test
 
 run: deps all
-	tests/lib/demo start $(BUILD)
+	contrib/demo start $(BUILD)
 stop:
-	tests/lib/demo stop $(BUILD)
+	contrib/demo stop $(BUILD)
 
 check: deps-test all unit
 	BUILD=$(BUILD) SAN=$(SAN) tests/run $(TESTS)

@@ -44,6 +44,11 @@ FS_SRC := $(wildcard sandboxfs/*.c ctl/*.c) contrib/common/buf.c contrib/common/
 D_SRC := $(wildcard contrib/sandboxd/*.c contrib/common/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
+# Inside a sandbox the environment is empty: what sanitizers do there is compiled in.
+ifneq ($(SAN),)
+FS_SRC += tests/lib/san_options.c
+D_SRC += tests/lib/san_options.c
+endif
 HEADERS := $(wildcard sandboxfs/*.h ctl/*.h contrib/common/*.h contrib/sandboxd/*.h)
 
 all: $(BUILD)/sandboxfs $(BUILD)/sandboxd

@@ -1,0 +1,254 @@
+# What every mount test uses. Each test has a private directory $T with its own XDG directories, its own mount
+# at $T/mnt and, after `start`, a sandbox: M its directory, W its workspace, C its control tree.
+#
+# From outside: BUILD (what is tested), SERVER (local, unix or tcp), SAN_LOG (where sanitizers report), SLOW (factor on deadlines).
+
+repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+: "${BUILD:=build}" "${SERVER:=local}" "${SLOW:=1}"
+case $BUILD in /*) ;; *) BUILD=$repo/$BUILD ;; esac
+sandboxfs=$BUILD/sandboxfs
+sandboxd=$BUILD/sandboxd
+BATS_TEST_TIMEOUT=$((${TEST_LIMIT:-120} * SLOW))
+export BATS_TEST_TIMEOUT
+bats_require_minimum_version 1.5.0
+
+# --- waiting ---
+
+# wait_until SECONDS COMMAND...: asks again until it succeeds; the deadline failing is the test's failure.
+wait_until() {
+	local deadline=$((SECONDS + $1 * SLOW)) pause
+	shift
+	exec {pause}<> <(:)
+	until "$@"; do
+		if ((SECONDS >= deadline)); then
+			echo "still not so after the deadline: $*"
+			exec {pause}>&-
+			return 1
+		fi
+		read -r -t 0.05 -u "$pause" || :
+	done
+	exec {pause}>&-
+}
+
+gone() { ! kill -0 "$1" 2>/dev/null; }
+# within SECONDS COMMAND...: its own status, or 124 and the test's failure when it takes longer.
+within() {
+	local limit=$1
+	shift
+	timeout -k 5 $((limit * SLOW)) "$@"
+}
+
+# --- a mount ---
+
+private_directory() {
+	T=$(mktemp -d "${TMPDIR:-/tmp}/sbxt.XXXXXX")
+	mkdir -m 700 "$T"/{data,run,cache,config,tmp,home,log}
+	mkdir "$T/mnt"
+	export XDG_DATA_HOME=$T/data XDG_RUNTIME_DIR=$T/run XDG_CACHE_HOME=$T/cache \
+		XDG_CONFIG_HOME=$T/config XDG_STATE_HOME=$T/data/state TMPDIR=$T/tmp HOME=$T/home
+	export GIT_CONFIG_NOSYSTEM=1 LC_ALL=C.UTF-8 TERM=xterm
+	git config --global user.name Tester
+	git config --global user.email tester@example.org
+	git config --global init.defaultBranch main
+	local log=${SAN_LOG:-$T/log}/report
+	export ASAN_OPTIONS="log_path=$log" TSAN_OPTIONS="log_path=$log" \
+		UBSAN_OPTIONS="print_stacktrace=1:log_path=$log"
+	MNT=$T/mnt
+}
+
+# Another server than local: is a sandboxd of the test's own.
+start_server() { # unix|tcp
+	local port
+	mkdir -p "$T/ws"
+	case $1 in
+	unix)
+		url=unix:$T/server.sock
+		set -- --listen "$url"
+		;;
+	tcp)
+		port=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])')
+		url=http://127.0.0.1:$port
+		set -- --listen "127.0.0.1:$port"
+		;;
+	esac
+	ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" \
+		"$sandboxd" "$@" --workspace "$T/ws" >"$T/server.log" 2>&1 3>&- &
+	server_pid=$!
+	echo $server_pid >>"$T/pids"
+	wait_until 10 ping_server
+}
+ping_server() { curl_server /api/ping >/dev/null 2>&1; }
+curl_server() { # PATH [CURL-OPTION]...
+	local path=$1
+	shift
+	case $url in
+	unix:*) curl -sS -m $((30 * SLOW)) --unix-socket "${url#unix:}" "$@" "http://localhost$path" ;;
+	*) curl -sS -m $((30 * SLOW)) "$@" "$url$path" ;;
+	esac
+}
+
+# mount_it [OPTION]...: the mount command as a user types it.
+mount_it() {
+	within 60 "$sandboxfs" "$@" "${url:-local:}" "$MNT" 3>&-
+}
+
+# start [MOUNT-OPTION]...: a mount and a sandbox in it.
+start() {
+	case $SERVER in
+	local)
+		url=local:
+		NAME=demo
+		mount_it "$@"
+		;;
+	*)
+		NAME=default
+		start_server "$SERVER"
+		mount_it "$@"
+		;;
+	esac
+	M=$MNT/$NAME W=$MNT/$NAME/workspace C=$MNT/$NAME/ctl
+	[ -d "$M" ] || mkdir "$M"
+}
+
+is_mounted() { awk -v m="${1:-$MNT}" '$2 == m { f = 1 } END { exit !f }' /proc/mounts; }
+unmount() { within 60 "$sandboxfs" -u "$@" "$MNT"; }
+# Unmounts and mounts the same again.
+remount() {
+	unmount
+	mount_it "$@"
+}
+fs_pid() { pgrep -f "^[^ ]*/sandboxfs .*$MNT\$" | head -n 1; }
+
+# --- the other side ---
+
+# x COMMAND: runs it in the sandbox the way control-tree.md tells scripts to, with its output and exit code.
+x() {
+	local n f rc
+	exec {f}<>"$C/exec" || return 125
+	read -r n <&"$f" || return 125
+	printf '%s\n' "$*" >&"$f" || { exec {f}>&-; return 125; }
+	cat <&"$f" || { exec {f}>&-; return 125; }
+	exec {f}>&-
+	rc=$(cat "$C/runs/$n/exit")
+	case $rc in
+	'' | *[!0-9]*) echo "exit is '$rc'" >&2; return 125 ;;
+	*) return "$rc" ;;
+	esac
+}
+
+# The socket of the sandbox's own server on local:, as another client of the container API finds it.
+api_socket() {
+	case $SERVER in
+	unix) echo "$T/server.sock" ;;
+	*) awk -v t="$T/" 'index($8, t) == 1 { print $8; exit }' /proc/net/unix ;;
+	esac
+}
+# api ROUTE JSON: the container API by curl, past the mount.
+api() {
+	if [ "$SERVER" = tcp ]; then
+		curl_server "$1" -d "$2"
+	else
+		curl -sS -m $((30 * SLOW)) --unix-socket "$(api_socket)" -d "$2" "http://localhost$1"
+	fi
+}
+# other COMMAND: its output (bytes as they are) in the sandbox by the independent client.
+other() {
+	local answer
+	answer=$(api /api/execute "$(jq -n --arg c "{ $1
+} | base64 -w0" '{command: $c, sessionId: "__DISABLE_SESSION__"}')") || return 1
+	jq -r .stdout <<<"$answer" | base64 -d || { echo "$answer" >&2; return 1; }
+}
+# same_there FILE...: what is at workspace/FILE here is byte for byte what the independent client reads.
+same_there() {
+	local f
+	for f; do
+		[ "$(sha256sum <"$W/$f")" = "$(other "sha256sum < $(printf %q "/workspace/$f")")" ] || {
+			echo "$f differs"
+			return 1
+		}
+	done
+}
+
+# --- processes ---
+
+# PID:START of every process that belongs to this test: those that name $T and all below them.
+test_processes() {
+	ps -eo pid=,ppid=,args= | T=$T SELF=$BASHPID awk '
+		{ pid = $1; parent[pid] = $2; $1 = $2 = ""; if (index($0, ENVIRON["T"])) mine[pid] = 1 }
+		END {
+			for (again = 1; again;) {
+				again = 0
+				for (p in parent)
+					if (!mine[p] && mine[parent[p]]) again = mine[p] = 1
+			}
+			for (p = ENVIRON["SELF"]; p > 1; p = parent[p]) delete mine[p]
+			for (p in mine) if (mine[p]) print p
+		}' | while read -r pid; do
+		start=$(awk '{ sub(/.*\) /, ""); print $20 }' "/proc/$pid/stat" 2>/dev/null) || continue
+		[ -z "$start" ] || echo "$pid:$start"
+	done
+}
+still_there() { # PID:START...
+	local p state
+	left=
+	for p; do
+		state=$(awk -v s="${p#*:}" '{ sub(/.*\) /, ""); if ($20 == s) print $1 }' \
+			"/proc/${p%:*}/stat" 2>/dev/null) || continue
+		[ -z "$state" ] || left="$left ${p%:*}"
+	done
+	[ -n "$left" ]
+}
+none_left() { ! still_there "$@"; }
+
+# --- the end of a test ---
+
+setup() {
+	private_directory
+	if [ -z "${NO_START:-}" ]; then start; fi
+}
+
+teardown() {
+	local all bad=0 m p
+	[ -n "${T:-}" ] || return 0
+	cd /
+	all=$(test_processes)
+	if [ -n "${BATS_ERROR_STATUS:-}" ] && [ "${BATS_ERROR_STATUS:-0}" != 0 ] && [ -n "${C:-}" ]; then
+		echo "# ctl/error:"
+		timeout 5 cat "$C/error" "$MNT/ctl/error" 2>&1
+		echo "# ctl/log:"
+		timeout 5 tail -n 15 "$MNT/ctl/log" 2>&1
+	fi
+	for m in $(awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/mounts | tac); do
+		timeout -k 5 40 "$sandboxfs" -u --kill "$m" >"$T/unmount.log" 2>&1 || {
+			echo "sandboxfs -u $m failed: $(cat "$T/unmount.log")"
+			bad=1
+		}
+		! is_mounted "$m" || fusermount3 -u -z "$m" || umount -l "$m"
+	done
+	if [ -f "$T/pids" ]; then
+		while read -r p; do kill "$p" 2>/dev/null || :; done <"$T/pids"
+	fi
+	# shellcheck disable=SC2086
+	wait_until 15 none_left $all || {
+		echo "processes left:$left"
+		for p in $left; do
+			ps -o pid,ppid,stat,wchan:20,args -p "$p" | tail -n +2
+			kill -9 "$p" || :
+		done
+		bad=1
+	}
+	if is_mounted; then
+		echo 'the mount is left'
+		bad=1
+	fi
+	if [ -n "$(ls -A "$T/tmp")" ]; then
+		echo "left in TMPDIR: $(ls -A "$T/tmp")"
+		bad=1
+	fi
+	for p in "$T"/log/* $(find "$T/data" "$T/ws" -name '.sanitizer*' 2>/dev/null); do
+		[ ! -s "$p" ] || { echo "a sanitizer reports:"; head -n 60 "$p"; bad=1; }
+	done
+	chmod -R u+rwX "$T" 2>/dev/null
+	rm -rf "$T" || bad=1
+	return $bad
+}

@@ -124,6 +124,14 @@ fs_pid() { pgrep -f "^[^ ]*/sandboxfs .*$MNT\$" | head -n 1; }
 # x COMMAND: runs it in the sandbox the way control-tree.md tells scripts to, with its output and exit code.
 x() {
 	local n f rc
+	case $* in
+	*$'\n'*) # a line of a conversation is a command; a script is a document
+		printf '%s\n' "$*" >"$C/exec" || return 125
+		cat "$C/last/stdout"
+		cat "$C/last/stderr" >&2
+		return "$(cat "$C/last/exit")"
+		;;
+	esac
 	exec {f}<>"$C/exec" || return 125
 	read -r n <&"$f" || return 125
 	printf '%s\n' "$*" >&"$f" || { exec {f}>&-; return 125; }

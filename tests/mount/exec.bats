@@ -1,0 +1,422 @@
+# Commands through exec, exec.json, runs/ and processes/: what comes back, when, and what ends them.
+# bats file_tags=server
+load ../lib/harness
+
+@test "a command's write returns when it has ended, with output and exit code to read" {
+	echo 'echo out; echo err >&2; exit 3' >"$C/exec"
+	[ "$(cat "$C/last/exit")" = 3 ]
+	[ "$(cat "$C/last/stdout")" = out ]
+	[ "$(cat "$C/last/stderr")" = err ]
+	[ "$(cat "$C/exec" | sort)" = $'err\nout' ]
+	[ "$(cat "$C/last/cmd")" = 'echo out; echo err >&2; exit 3' ]
+	[ "$(cat "$C/last/logs" | sort)" = $'err\nout' ]
+	[[ $(cat "$C/last/duration") =~ ^[0-9]+\.[0-9]+$ ]]
+	[[ $(cat "$C/last/started") =~ ^20[0-9]{2}-.*Z$ ]]
+}
+
+@test "a script of many lines is one run" {
+	cat >"$C/exec" <<-'E'
+		a=1
+		b=2
+		echo $((a + b))
+	E
+	[ "$(cat "$C/exec")" = 3 ]
+	printf 'x=5\necho $x\n' >"$C/exec"
+	[ "$(cat "$C/exec")" = 5 ]
+	{ echo 'y=7'; echo 'echo $y'; } >"$C/exec"
+	[ "$(cat "$C/exec")" = 7 ]
+}
+
+@test "a script with #! runs under its interpreter" {
+	printf '#!/usr/bin/python3\nprint(6*7)\n' >"$C/exec"
+	[ "$(cat "$C/exec")" = 42 ]
+}
+
+@test "a conversation streams each command's output to its end (control-tree.md's lines for scripts)" {
+	local n
+	exec 5<>"$C/exec"
+	read -r n <&5
+	echo 'echo hello; exit 4' >&5
+	[ "$(cat <&5)" = hello ]
+	[ "$(cat "$C/runs/$n/exit")" = 4 ]
+	echo 'echo again' >&5
+	[ "$(cat <&5)" = again ]
+	exec 5>&-
+}
+
+@test "output arrives while the command runs" {
+	local line
+	exec 5<>"$C/exec"
+	read -r line <&5
+	echo 'echo first; until [ -e go ]; do sleep 0.05; done; echo second' >&5
+	read -r -t $((10 * SLOW)) line <&5
+	[ "$line" = first ]
+	touch "$W/go"
+	[ "$(within 10 cat <&5)" = second ]
+	exec 5>&-
+}
+
+@test "output passes byte for byte: NUL, bytes that are not UTF-8, split characters (row 22)" {
+	x 'head -c 1048576 /dev/urandom > bytes'
+	x 'cat bytes' >"$T/out"
+	cmp "$T/out" "$W/bytes"
+	x "python3 -c 'import sys, time
+for i in range(300): sys.stdout.buffer.write(chr(0x20ac).encode()[i % 3:i % 3 + 1]); sys.stdout.flush()'" >"$T/out" || :
+	x "for i in 1 2 3 4 5 6 7 8; do printf '\\342'; sleep 0.01; printf '\\202'; sleep 0.01; printf '\\254'; done" >"$T/euro"
+	[ "$(cat "$T/euro")" = '€€€€€€€€' ]
+	x 'printf "a\\000b\\377c"' >"$T/out"
+	[ "$(od -An -c "$T/out" | tr -s ' ')" = ' a \0 b 377 c' ]
+	cat "$C/last/stdout" >"$T/out"
+	[ "$(od -An -c "$T/out" | tr -s ' ')" = ' a \0 b 377 c' ]
+}
+
+@test "stdin is empty, the working directory is /workspace, nothing of this host's environment is there" {
+	export LEAK_ME=secret
+	[ "$(x 'cat; pwd; echo "$LEAK_ME"')" = $'/workspace' ]
+}
+
+@test "exec keeps no state from one command to the next" {
+	x 'cd /tmp; export A=1'
+	[ "$(x 'echo "$PWD$A"')" = /workspace ]
+}
+
+@test "a command never sees yesterday's file, and we never see yesterday's result: 200 rounds" {
+	local i
+	mkdir "$W/r"
+	for i in $(seq 200); do
+		echo x >"$W/r/d"
+		echo "echo $i > r/f; mv r/d r/e" >"$C/exec"
+		[ "$(cat "$W/r/f")" = "$i" ] || { echo "round $i: $(cat "$W/r/f")"; return 1; }
+		[ "$(ls "$W/r" | xargs)" = 'e f' ] || { echo "round $i: $(ls "$W/r")"; return 1; }
+	done
+}
+
+@test "what is dirty in an open file or a mapping is in the sandbox before a command" {
+	within 30 /usr/bin/python3 - "$W/m" "$C/exec" <<-E
+		import mmap, os, sys
+		fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
+		os.write(fd, b"-" * 8192)
+		m = mmap.mmap(fd, 8192)
+		m[5000:5005] = b"dirty"
+		with open(sys.argv[2], "w") as f: f.write("cut -c5001-5005 m")
+		out = open(sys.argv[2]).read()
+		assert out == "dirty\n", out
+	E
+}
+
+@test "50 commands at once from 50 shells: each gets its own output (rows 21 and 4)" {
+	local i pids=() began=$SECONDS
+	for i in $(seq 50); do
+		(
+			n=
+			exec 5<>"$C/exec" && read -r n <&5 && echo "sleep 1; seq $i 1000" >&5 && cat <&5 >"$T/out$i"
+			exec 5>&-
+			cat "$C/runs/$n/exit" >"$T/exit$i" 2>&1
+		) 3>&- &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do wait "$i" || { echo "a shell failed"; return 1; }; done
+	for i in $(seq 50); do
+		cmp "$T/out$i" <(seq "$i" 1000) || { echo "$i mixed"; return 1; }
+	done
+	((SECONDS - began < 25 * SLOW))
+}
+
+@test "50 writes to exec at once do not wait for each other" {
+	local i pids=() began=$SECONDS
+	for i in $(seq 50); do
+		echo "sleep 2; echo $i > out$i" >"$C/exec" 3>&- &
+		pids+=($!)
+	done
+	wait "${pids[@]}"
+	((SECONDS - began < 30 * SLOW))
+	[ "$(cat "$W"/out* | sort -n | xargs)" = "$(seq -s ' ' 50)" ]
+}
+
+nothing_sleeps() { [ "$(other "pgrep -cf '[s]leep 1000'")" = 0 ]; }
+sleeps() { ! nothing_sleeps; }
+@test "^C ends a sleep 1000 within a second and nothing of it stays in the sandbox (rows 5 and 13)" {
+	bash -c 'echo "sleep 1000" > '"$C/exec" 3>&- &
+	local pid=$! began
+	wait_until 10 sleeps
+	began=$(date +%s%N)
+	# ^C reaches every process of the foreground group; a background child ignores INT, so TERM stands for it
+	kill -TERM $pid
+	wait $pid || :
+	(($(date +%s%N) - began < 1000000000 * SLOW))
+	wait_until 3 nothing_sleeps
+	[ "$(x 'echo next')" = next ]
+}
+
+@test "^C at a terminal ends the command (expect)" {
+	command -v expect >/dev/null || skip 'no expect'
+	cat >"$T/e" <<-E
+		set timeout $((10 * SLOW))
+		spawn -noecho bash --norc --noprofile
+		send "PS1='rea''dy> '\r"
+		expect "ready> "
+		send "echo 'echo begun > begun; sleep 1000' > $C/exec\r"
+		set began [clock milliseconds]
+		while {![file exists $W/begun]} {
+			if {[clock milliseconds] - \$began > $((10000 * SLOW))} { exit 4 }
+			after 50
+		}
+		set began [clock milliseconds]
+		send "\003"
+		expect "ready> " {} timeout { exit 3 }
+		if {[clock milliseconds] - \$began > $((1000 * SLOW))} { exit 5 }
+		send "exit\r"
+		expect eof
+	E
+	within 40 expect -f "$T/e" 3>&-
+	wait_until 3 nothing_sleeps
+}
+
+@test "a resized terminal and a background job's end disturb nothing during an exec" {
+	bash -c 'trap : WINCH CHLD; (read -t 1 <> <(:)) & echo "sleep 3; touch ok" > '"$C/exec"' && touch '"$T/fine" 3>&- &
+	local pid=$! i
+	for i in 1 2 3 4 5 6 7 8; do
+		kill -WINCH $pid
+		read -r -t 0.2 <> <(:) || :
+	done
+	wait $pid
+	[ -e "$T/fine" ]
+	[ -e "$W/ok" ]
+}
+
+@test "kill -9 of the writer: the command can be cancelled, the mount goes on (row 13)" {
+	bash -c 'echo "sleep 1000" > '"$C/exec" 3>&- &
+	local pid=$!
+	wait_until 10 sleeps
+	kill -9 $pid
+	within 5 bash -c "wait $pid" || :
+	wait_until 5 gone $pid
+	echo cancel >"$C/ctl"
+	wait_until 5 nothing_sleeps
+	[ "$(x 'echo next')" = next ]
+}
+
+@test "the last close of a conversation ends what it still runs" {
+	local n
+	exec 5<>"$C/exec"
+	read -r n <&5
+	echo 'sleep 1000' >&5
+	wait_until 10 sleeps
+	exec 5>&-
+	wait_until 5 nothing_sleeps
+}
+
+@test "a run's exit is empty while it runs" {
+	local n
+	exec 5<>"$C/exec"
+	read -r n <&5
+	echo 'until [ -e go ]; do sleep 0.05; done; exit 9' >&5
+	[ -z "$(cat "$C/runs/$n/exit")" ]
+	touch "$W/go"
+	within 10 cat <&5
+	[ "$(cat "$C/runs/$n/exit")" = 9 ]
+	exec 5>&-
+}
+
+@test "a command that kills itself says 128 + the signal" {
+	run x 'kill -9 $$'
+	[ "$status" = 137 ]
+	run x 'definitely-not-a-command'
+	[ "$status" = 127 ]
+}
+
+json() { # REQUEST: the events of one call
+	local f
+	exec {f}<>"$C/exec.json"
+	printf '%s\n' "$1" >&"$f"
+	cat <&"$f"
+	exec {f}>&-
+}
+@test "exec.json gives events with output, exit code and times" {
+	json '{"command":"echo out; echo err >&2; exit 3"}' >"$T/events"
+	jq -e . "$T/events" >/dev/null
+	[ "$(jq -rs 'map(select(.type == "stdout") | .data) | add' "$T/events")" = out ]
+	[ "$(jq -rs 'map(select(.type == "stderr") | .data) | add' "$T/events")" = err ]
+	[ "$(tail -n 1 "$T/events" | jq -r '.type')" = exit ]
+	[ "$(tail -n 1 "$T/events" | jq -r '.exitCode // .code')" = 3 ]
+}
+
+@test "exec.json: cwd and env hold for that command only, values with quotes arrive (row 20)" {
+	mkdir "$W/sub"
+	json '{"command":"pwd; printf %s \"$V\"","cwd":"/workspace/sub","env":{"V":"it'"'"'s \"q\" $x `y`\nline"}}' >"$T/events"
+	[ "$(jq -rs 'map(select(.type == "stdout") | .data) | add' "$T/events")" = $'/workspace/sub\nit\'s "q" $x `y`\nline' ]
+	[ "$(x 'echo "$V$PWD"')" = /workspace ]
+}
+
+@test "exec.json: stdin with quotes, NUL and 10 MB arrives byte for byte (row 20)" {
+	head -c 10000000 /dev/urandom >"$T/in"
+	{
+		printf '{"command":"sha256sum; true","stdinBase64":"'
+		base64 -w0 "$T/in"
+		printf '"}\n'
+	} >"$C/exec.json"
+	[[ $(cat "$C/last/stdout") == $(sha256sum <"$T/in") ]]
+	json '{"command":"cat","stdin":"it'"'"'s \"quoted\" \u0001 $x\n"}' >"$T/events"
+	[ "$(jq -rs 'map(select(.type == "stdout") | .data) | add' "$T/events")" = $'it\'s "quoted" \001 $x' ]
+}
+
+@test "a time-out ends the command with exit 124 and a TIMEOUT event (row 5)" {
+	local began=$SECONDS
+	json '{"command":"sleep 1000","timeout":1000}' >"$T/events"
+	((SECONDS - began < 8 * SLOW))
+	grep -q TIMEOUT "$T/events"
+	[ "$(tail -n 1 "$T/events" | jq -r '.exitCode // .code')" = 124 ]
+	[ "$(cat "$C/last/exit")" = 124 ]
+	wait_until 5 nothing_sleeps
+	[ "$(x 'echo next')" = next ]
+}
+
+@test "last never shows an older run, runs/ keeps the newest 16" {
+	local i
+	for i in $(seq 20); do echo "exit $i" >"$C/exec"; done
+	[ "$(cat "$C/last/exit")" = 20 ]
+	[ "$(ls "$C/runs" | grep -vc help)" -le 17 ]
+	[ "$(ls "$C/runs" | grep -vc help)" -ge 16 ]
+}
+
+# --- processes ---
+
+@test "processes/new starts a process and its id is read from the same opening" {
+	local id
+	exec 5<>"$C/processes/new"
+	echo 'echo up; until [ -e go ]; do sleep 0.05; done; echo down; exit 5' >&5
+	read -r id <&5
+	exec 5>&-
+	[ -d "$C/processes/$id" ]
+	[ "$(cat "$C/processes/$id/status")" = running ]
+	[ -n "$(cat "$C/processes/$id/pid")" ]
+	[ -z "$(cat "$C/processes/$id/exit")" ]
+	within 10 head -n 1 "$C/processes/$id/follow" | grep -q up
+	touch "$W/go"
+	[ "$(within 10 cat "$C/processes/$id/wait")" = 5 ]
+	[ "$(cat "$C/processes/$id/follow")" = $'up\ndown' ]
+	[ "$(cat "$C/processes/$id/logs")" = $'up\ndown' ]
+	[ "$(cat "$C/processes/$id/exit")" = 5 ]
+	[ "$(cat "$C/processes/$id/status")" = failed ]
+	rmdir "$C/processes/$id"
+	[ ! -e "$C/processes/$id" ]
+}
+
+@test "mkdir, cwd, env, cmd: a process is set up as in configfs" {
+	local p=$C/processes/web-server
+	mkdir "$p" "$W/public"
+	[ "$(cat "$p/status")" = new ]
+	echo /workspace/public >"$p/cwd"
+	printf 'PORT=8080\nGREETING=hello there\n' >"$p/env"
+	echo 'pwd; echo "$PORT $GREETING"' >"$p/cmd"
+	[ "$(within 10 cat "$p/wait")" = 0 ]
+	[ "$(cat "$p/stdout")" = $'/workspace/public\n8080 hello there' ]
+	[ "$(cat "$p/status")" = completed ]
+	[ "$(cat "$p/cmd")" = 'pwd; echo "$PORT $GREETING"' ]
+	# after its end: again, with empty logs
+	echo 'echo second' >"$p/cmd"
+	[ "$(within 10 cat "$p/wait")" = 0 ]
+	[ "$(cat "$p/stdout")" = second ]
+	rmdir "$p"
+}
+
+@test "kill ends a process and its grandchildren, and no other (row 15)" {
+	mkdir "$C/processes/a" "$C/processes/b"
+	echo 'sleep 1000 & (sleep 1000 & sleep 1000) & sleep 1000' >"$C/processes/a/cmd"
+	echo 'sleep 999' >"$C/processes/b/cmd"
+	wait_until 10 count_is 4 'sleep 1000'
+	run rmdir "$C/processes/a"
+	[[ $output == *busy* ]]
+	echo kill >"$C/processes/a/ctl"
+	[ "$(within 10 cat "$C/processes/a/wait")" -ge 128 ]
+	wait_until 2 count_is 0 'sleep 1000'
+	count_is 1 'sleep 999'
+	[ "$(cat "$C/processes/b/status")" = running ]
+	[ "$(cat "$C/processes/a/status")" != running ]
+	echo 'kill KILL' >"$C/processes/b/ctl"
+	within 10 cat "$C/processes/b/wait"
+}
+count_is() { [ "$(other "pgrep -fxc '$2'")" = "$1" ]; }
+
+@test "a process that dies by itself is never shown as running (row 15)" {
+	mkdir "$C/processes/p"
+	echo 'kill -9 $$' >"$C/processes/p/cmd"
+	[ "$(within 10 cat "$C/processes/p/wait")" = 137 ]
+	[ "$(cat "$C/processes/p/status")" != running ]
+	[ "$(cat "$C/processes/p/exit")" = 137 ]
+}
+
+@test "logs are sized and grow: tail -f follows them" {
+	mkdir "$C/processes/p"
+	echo 'echo 1; until [ -e go ]; do sleep 0.05; done; echo 2; until [ -e end ]; do sleep 0.05; done' >"$C/processes/p/cmd"
+	wait_until 10 size_is "$C/processes/p/logs" 2
+	tail -f -s 0.1 "$C/processes/p/logs" >"$T/tail" 2>/dev/null 3>&- &
+	echo $! >>"$T/pids"
+	wait_until 10 grep -q 1 "$T/tail"
+	touch "$W/go"
+	wait_until 10 grep -q 2 "$T/tail"
+	touch "$W/end"
+	[ "$(within 10 cat "$C/processes/p/wait")" = 0 ]
+}
+size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
+
+@test "wait-log answers the line, or ECHILD when the process ends without it" {
+	local line
+	mkdir "$C/processes/p"
+	echo 'echo noise; echo "Server running on 8080"; until [ -e go ]; do sleep 0.05; done' >"$C/processes/p/cmd"
+	echo 'Server running' >"$C/processes/p/wait-log"
+	exec 5<>"$C/processes/p/wait-log"
+	echo 'running on (\d+)' >&5
+	read -r line <&5
+	[ "$line" = 'Server running on 8080' ]
+	read -r line <&5
+	[ "$line" = 8080 ]
+	exec 5>&-
+	run within 10 bash -c "echo 'timeout=300ms never' > $C/processes/p/wait-log"
+	[[ $output == *'timed out'* ]]
+	touch "$W/go"
+	run within 10 bash -c "echo 'never' > $C/processes/p/wait-log"
+	[[ $output == *'No child processes'* ]]
+}
+
+@test "wait-port waits for a server, and its port is reached through ports/ even if bound to loopback" {
+	local p=$C/processes/web url port=$((20000 + RANDOM % 20000))
+	mkdir "$p"
+	echo "exec python3 -u -m http.server -b 127.0.0.1 $port" >"$p/cmd"
+	echo hello-page >"$W/page"
+	within 20 bash -c "echo $port > $p/wait-port"
+	echo web-app >"$C/ports/$port"
+	url=$(cat "$C/ports/$port")
+	[ "$(curl -sS -m 10 "${url%/}/page")" = hello-page ]
+	[ "$(ls "$C/ports" | grep -v help)" = "$port" ]
+	rm "$C/ports/$port"
+	rm -f "$C/ports/$port"
+	[ ! -e "$C/ports/$port" ]
+	echo kill >"$p/ctl"
+	within 10 cat "$p/wait"
+	run within 10 bash -c "echo $port > $p/wait-port"
+	[[ $output == *'No child processes'* ]]
+}
+
+@test "an idle preview port lets a large answer through" {
+	local port=$((20000 + RANDOM % 20000))
+	mkdir "$C/processes/web"
+	head -c 20000000 /dev/urandom >"$W/blob"
+	echo "exec python3 -u -m http.server $port" >"$C/processes/web/cmd"
+	echo "$port timeout=20" >"$C/processes/web/wait-port"
+	touch "$C/ports/$port"
+	curl -sS -m 30 -o "$T/blob" "$(cat "$C/ports/$port")/blob"
+	cmp "$T/blob" "$W/blob"
+	echo 'kill KILL' >"$C/processes/web/ctl"
+	within 10 cat "$C/processes/web/wait"
+}
+
+@test "processes that another client started appear as well" {
+	api /api/process/start '{"command":"sleep 777","processId":"theirs","sessionId":"__DISABLE_SESSION__"}' >/dev/null
+	wait_until 5 test -d "$C/processes/theirs"
+	[ "$(cat "$C/processes/theirs/status")" = running ]
+	[ "$(cat "$C/processes/theirs/cmd")" = 'sleep 777' ]
+	echo 'kill KILL' >"$C/processes/theirs/ctl"
+	within 10 cat "$C/processes/theirs/wait"
+	wait_until 3 count_is 0 'sleep 777'
+}

@@ -54,6 +54,8 @@ private_directory() {
 	export ASAN_OPTIONS="log_path=$log" TSAN_OPTIONS="log_path=$log" \
 		UBSAN_OPTIONS="print_stacktrace=1:log_path=$log"
 	MNT=$T/mnt
+	# how long this test's commands sleep: a number by which they are told from another test's
+	S=$((100000 + (RANDOM * 32768 + RANDOM) % 800000))
 }
 
 # Another server than local: is a sandboxd of the test's own.

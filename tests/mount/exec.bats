@@ -133,10 +133,10 @@ for i in range(300): sys.stdout.buffer.write(chr(0x20ac).encode()[i % 3:i % 3 + 
 	[ "$(cat "$W"/out* | sort -n | xargs)" = "$(seq -s ' ' 50)" ]
 }
 
-nothing_sleeps() { [ "$(other "pgrep -cf '[s]leep 1000'")" = 0 ]; }
+nothing_sleeps() { [ "$(other "pgrep -cf '[s]leep $S'")" = 0 ]; }
 sleeps() { ! nothing_sleeps; }
 @test "^C ends a sleep 1000 within a second and nothing of it stays in the sandbox (rows 5 and 13)" {
-	bash -c 'echo "sleep 1000" > '"$C/exec" 3>&- &
+	bash -c "echo 'sleep $S' > $C/exec" 3>&- &
 	local pid=$! began
 	wait_until 10 sleeps
 	began=$(date +%s%N)
@@ -155,7 +155,7 @@ sleeps() { ! nothing_sleeps; }
 		spawn -noecho bash --norc --noprofile
 		send "PS1='rea''dy> '\r"
 		expect "ready> "
-		send "echo 'echo begun > begun; sleep 1000' > $C/exec\r"
+		send "echo 'echo begun > begun; sleep $S' > $C/exec\r"
 		set began [clock milliseconds]
 		while {![file exists $W/begun]} {
 			if {[clock milliseconds] - \$began > $((10000 * SLOW))} { exit 4 }
@@ -185,7 +185,7 @@ sleeps() { ! nothing_sleeps; }
 }
 
 @test "kill -9 of the writer: the command can be cancelled, the mount goes on (row 13)" {
-	bash -c 'echo "sleep 1000" > '"$C/exec" 3>&- &
+	bash -c "echo 'sleep $S' > $C/exec" 3>&- &
 	local pid=$!
 	wait_until 10 sleeps
 	kill -9 $pid
@@ -200,7 +200,7 @@ sleeps() { ! nothing_sleeps; }
 	local n
 	exec 5<>"$C/exec"
 	read -r n <&5
-	echo 'sleep 1000' >&5
+	echo "sleep $S" >&5
 	wait_until 10 sleeps
 	exec 5>&-
 	wait_until 5 nothing_sleeps
@@ -262,7 +262,7 @@ json() { # REQUEST: the events of one call
 
 @test "a time-out ends the command with exit 124 and a TIMEOUT event (row 5)" {
 	local began=$SECONDS
-	json '{"command":"sleep 1000","timeout":1000}' >"$T/events"
+	json '{"command":"sleep '$S'","timeout":1000}' >"$T/events"
 	((SECONDS - began < 8 * SLOW))
 	grep -q TIMEOUT "$T/events"
 	[ "$(tail -n 1 "$T/events" | jq -r '.exitCode // .code')" = 124 ]
@@ -322,15 +322,15 @@ json() { # REQUEST: the events of one call
 
 @test "kill ends a process and its grandchildren, and no other (row 15)" {
 	mkdir "$C/processes/a" "$C/processes/b"
-	echo 'sleep 1000 & (sleep 1000 & sleep 1000) & sleep 1000' >"$C/processes/a/cmd"
-	echo 'sleep 999' >"$C/processes/b/cmd"
-	wait_until 10 count_is 4 'sleep 1000'
+	echo "sleep $S & (sleep $S & sleep $S) & sleep $S" >"$C/processes/a/cmd"
+	echo "sleep ${S}1" >"$C/processes/b/cmd"
+	wait_until 10 count_is 4 "sleep $S"
 	run rmdir "$C/processes/a"
 	[[ $output == *busy* ]]
 	echo kill >"$C/processes/a/ctl"
 	[ "$(within 10 cat "$C/processes/a/wait")" -ge 128 ]
-	wait_until 2 count_is 0 'sleep 1000'
-	count_is 1 'sleep 999'
+	wait_until 2 count_is 0 "sleep $S"
+	count_is 1 "sleep ${S}1"
 	[ "$(cat "$C/processes/b/status")" = running ]
 	[ "$(cat "$C/processes/a/status")" != running ]
 	echo 'kill KILL' >"$C/processes/b/ctl"
@@ -412,11 +412,11 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 }
 
 @test "processes that another client started appear as well" {
-	api /api/process/start '{"command":"sleep 777","processId":"theirs","sessionId":"__DISABLE_SESSION__"}' >/dev/null
+	api /api/process/start '{"command":"sleep '$S'","processId":"theirs","sessionId":"__DISABLE_SESSION__"}' >/dev/null
 	wait_until 5 test -d "$C/processes/theirs"
 	[ "$(cat "$C/processes/theirs/status")" = running ]
-	[ "$(cat "$C/processes/theirs/cmd")" = 'sleep 777' ]
+	[ "$(cat "$C/processes/theirs/cmd")" = "sleep $S" ]
 	echo 'kill KILL' >"$C/processes/theirs/ctl"
 	within 10 cat "$C/processes/theirs/wait"
-	wait_until 3 count_is 0 'sleep 777'
+	wait_until 3 count_is 0 "sleep $S"
 }

@@ -65,6 +65,8 @@ struct http {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a stream is done */
 	struct http_stream *orders, **orders_tail;
+	const struct http_target *abort; /* exchanges with it are to end */
+	int abort_err;
 	bool stop;
 	uint64_t requests, sent, received;
 
@@ -418,6 +420,25 @@ static void end_silent(struct http *h)
 	}
 }
 
+static void end_aborted(struct http *h)
+{
+	const struct http_target *target;
+	struct http_stream *x, *next;
+	int err;
+
+	pthread_mutex_lock(&h->lock);
+	target = h->abort;
+	err = h->abort_err;
+	h->abort = NULL;
+	pthread_cond_broadcast(&h->changed);
+	pthread_mutex_unlock(&h->lock);
+	for (x = target ? h->active : NULL; x; x = next) {
+		next = x->next;
+		if (x->call && x->target == target)
+			finish(h, x, err);
+	}
+}
+
 static void *loop_thread(void *arg)
 {
 	struct http *h = arg;
@@ -425,6 +446,7 @@ static void *loop_thread(void *arg)
 	int running;
 
 	while (take_orders(h)) {
+		end_aborted(h);
 		curl_multi_perform(h->multi, &running);
 		take_results(h);
 		if (h->exchanges < MAX_EXCHANGES)
@@ -562,6 +584,17 @@ int http_exchange(struct http *h, struct call *c, const struct http_request *r,
 	if (err)
 		buf_release(&out->body);
 	return err;
+}
+
+void http_abort(struct http *h, const struct http_target *target, int err)
+{
+	pthread_mutex_lock(&h->lock);
+	while (h->abort && h->abort != target && !h->stop)
+		pthread_cond_wait(&h->changed, &h->lock);
+	h->abort = target;
+	h->abort_err = err;
+	pthread_mutex_unlock(&h->lock);
+	curl_multi_wakeup(h->multi);
 }
 
 int http_stream_open(struct http *h, const struct http_request *r,

@@ -49,6 +49,9 @@ struct http_reply {
 int http_exchange(struct http *h, struct call *c, const struct http_request *r,
 				  struct http_reply *out);
 
+/* Ends every exchange (not the streams) with that target, running or waiting its turn, with err. */
+void http_abort(struct http *h, const struct http_target *target, int err);
+
 /* A streamed answer. Callbacks run on the loop's thread, one at a time per stream, and must not block. */
 struct http_stream;
 struct http_stream_events {

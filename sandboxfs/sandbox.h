@@ -32,6 +32,15 @@ enum sandbox_state {
 const char *sandbox_state_word(enum sandbox_state s);
 
 /* --- the server --- */
+
+/* Opens the server that options name, and for a single container asks whether it answers. 0 and *out, or an errno with the sentence in c. */
+int server_new(const struct options *o, struct http *h, struct call *c, struct server **out);
+/* Ends everything: what the rooms above attached, then the sandboxes that run. */
+void server_free(struct server *s);
+/* The front, for figures and for what is to be told to the kernel. */
+struct front;
+void server_set_front(struct server *s, struct front *f);
+struct front *server_front(struct server *s);
 const struct options *server_options(struct server *s);
 struct http *server_http(struct server *s);
 /* Looks in local knowledge only, sends no request. A new reference or NULL. */
@@ -103,6 +112,32 @@ void sandbox_describe_sync(struct sandbox *sb, struct buf *out);
 int sandbox_retry(struct sandbox *sb, struct call *c, const char *path); /* NULL: all */
 int sandbox_discard(struct sandbox *sb, struct call *c, const char *path); /* NULL: all; path below workspace/ */
 void sandbox_drop_caches(struct sandbox *sb);
+
+/* --- for the file tree, which is above this room --- */
+
+/* How this room reaches the files that are open or unsent. All may be called from any thread. */
+struct sandbox_files {
+	int (*barrier)(void *files, struct call *c);
+	void (*invalidate)(void *files);
+	void (*describe_sync)(void *files, struct buf *out);
+	int (*retry)(void *files, struct call *c, const char *path);
+	int (*discard)(void *files, struct call *c, const char *path);
+	void (*drop_caches)(void *files);
+	void (*free)(void *files); /* at the sandbox's last put */
+};
+/* Once per sandbox. */
+void sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, void *files);
+void *sandbox_files(struct sandbox *sb);
+/* One batch of the file protocol. mutates: it may be repeated only at the same server (-EIO if that is gone and it may have been done). */
+int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
+				  struct buf *reply);
+/* What a reply of the file protocol says of its server. */
+void sandbox_note_boot(struct sandbox *sb, const uint8_t boot[16], uint64_t workspace_ino,
+					   uint64_t avail);
+/* Bytes still free in workspace/ as last heard; UINT64_MAX: not known. */
+uint64_t sandbox_avail(struct sandbox *sb);
+/* It was destroyed: nothing of it is to be reached any more. */
+bool sandbox_gone(struct sandbox *sb);
 
 /*
  * What the rooms above keep per sandbox (runs, drafts of processes, relays): made once by make(sb), the same for every later

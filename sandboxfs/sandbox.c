@@ -1,0 +1,720 @@
+/*
+ * One sandbox: its state, its link, requests to its server. See sandbox.h.
+ *
+ * The link: the first exchange that hears nothing for timeout= ends with ETIMEDOUT, marks the sandbox
+ * unreachable and ends all other exchanges with it; from then on each fails at once with
+ * EHOSTUNREACH until the server's prober has had an answer. One slow answer alone, while
+ * others arrive, ends only itself. A sandbox of our own (local:) that has ended is simply started again by the next use.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api_error.h"
+#include "cleanup.h"
+#include "log.h"
+#include "sandbox_impl.h"
+
+enum { FRESH_MS = 10000, RETRY_FIRST_MS = 20, RETRY_MAX_MS = 1000, PING_TIMEOUT_MS = 5000 };
+
+const char *sandbox_state_word(enum sandbox_state s)
+{
+	static const char *const words[] = { "unknown", "starting", "running", "unreachable",
+		"replaced", "in-use" };
+
+	return words[s];
+}
+
+int sandbox_new(struct server *s, const char *name, struct sandbox **out)
+{
+	struct sandbox *sb = calloc(1, sizeof *sb);
+
+	if (!sb)
+		return -ENOMEM;
+	sb->name = strdup(name);
+	if (!sb->name) {
+		free(sb);
+		return -ENOMEM;
+	}
+	sb->server = s;
+	sb->avail = UINT64_MAX;
+	atomic_init(&sb->refs, 1);
+	pthread_mutex_init(&sb->lock, NULL);
+	clock_gettime(CLOCK_REALTIME, &sb->since);
+	*out = sb;
+	return 0;
+}
+
+struct sandbox *sandbox_get(struct sandbox *sb)
+{
+	atomic_fetch_add(&sb->refs, 1);
+	return sb;
+}
+
+void sandbox_put(struct sandbox *sb)
+{
+	if (!sb || atomic_fetch_sub(&sb->refs, 1) != 1)
+		return;
+	if (sb->files)
+		sb->files_ops->free(sb->files);
+	for (struct target_box *b = sb->targets, *next; b; b = next) {
+		next = b->next;
+		free(b->target.base);
+		free(b->target.unix_path);
+		free(b->target.token);
+		free(b);
+	}
+	fault_clear(&sb->fault);
+	pthread_mutex_destroy(&sb->lock);
+	free(sb->name);
+	free(sb);
+}
+
+const char *sandbox_name(const struct sandbox *sb)
+{
+	return sb->name;
+}
+
+struct server *sandbox_server(struct sandbox *sb)
+{
+	return sb->server;
+}
+
+const struct options *sandbox_options(struct sandbox *sb)
+{
+	return sb->server->options;
+}
+
+bool sandbox_gone(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+	return sb->gone;
+}
+
+void sandbox_set_state(struct sandbox *sb, enum sandbox_state state, const char *detail)
+{
+	if (sb->state != state)
+		clock_gettime(CLOCK_REALTIME, &sb->since);
+	sb->state = state;
+	snprintf(sb->detail, sizeof sb->detail, "%s", detail ? detail : "");
+	waitq_wake(&sb->changed);
+}
+
+/* --- coming to life --- */
+
+/* Sleeps, unless something about the sandbox changes or the call is cancelled. */
+static int pause_for(struct sandbox *sb, struct call *c, int64_t ms)
+{
+	AUTO_UNLOCK(&sb->lock);
+	int err = waitq_wait(&sb->changed, &sb->lock, c, call_now_ms() + ms);
+
+	return err == -EINTR ? err : 0;
+}
+
+/* The driver says, from a thread of its own, that the instance ended by itself. */
+static void on_died(void *arg)
+{
+	struct sandbox *sb = arg;
+	bool abort;
+
+	pthread_mutex_lock(&sb->lock);
+	sb->died = true;
+	abort = sb->started;
+	if (sb->started)
+		sandbox_set_state(sb, SANDBOX_UNKNOWN, "it ended by itself; the next use starts it again");
+	pthread_mutex_unlock(&sb->lock);
+	if (abort)
+		log_error("%s: its server ended by itself", sb->name);
+}
+
+/* Asks until the server answers, within timeout=. The instance is known to us alone yet. */
+static int wait_for_answer(struct sandbox *sb, struct call *c, const struct http_target *target)
+{
+	struct server *s = sb->server;
+	int64_t deadline = call_now_ms() + s->options->timeout_ms, pause = RETRY_FIRST_MS;
+	struct http_request r = { .target = target,
+		.method = "GET",
+		.path = "/api/ping",
+		.timeout_ms = PING_TIMEOUT_MS,
+		.max_reply = 64 << 10 };
+
+	for (;;) {
+		struct http_reply reply = { .body = BUF_INIT };
+		int err = http_exchange(s->http, c, &r, &reply);
+
+		buf_release(&reply.body);
+		if (!err && reply.status == 200)
+			return 0;
+		if (err == -EINTR)
+			return err;
+		if (!err && reply.status != 503)
+			return call_fault(c, EPROTO, NULL,
+				"%s: the server at %s answers a ping with status %d; it does not speak the container API",
+				sb->name, s->options->server, reply.status);
+		if (err == -EPROTO)
+			return call_fault(c, EPROTO, NULL, "%s: what answers at %s does not speak HTTP", sb->name,
+				s->options->server);
+		if (!s->driver->many && err == -EHOSTUNREACH)
+			return call_fault(c, EHOSTUNREACH, NULL,
+				"%s: no server takes connections at %s; start it, or check the address", sb->name,
+				s->options->server);
+		if (call_now_ms() + pause > deadline)
+			return call_fault(c, err ? -err : EHOSTDOWN, NULL,
+				"%s: no answer after %lld s; -o timeout= waits longer", sb->name,
+				(long long)s->options->timeout_ms / 1000);
+		pthread_mutex_lock(&sb->lock);
+		bool died = sb->died;
+		pthread_mutex_unlock(&sb->lock);
+		if (died)
+			return call_fault(
+				c, EIO, NULL, "%s: its server ended while it started; see ctl/log", sb->name);
+		err = pause_for(sb, c, pause);
+		if (err)
+			return err;
+		pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
+	}
+}
+
+/* A copy of where an instance listens. It stays until the sandbox's last put: requests still point to it. */
+static int note_target(struct sandbox *sb, const struct http_target *t)
+{
+	struct target_box *box = calloc(1, sizeof *box);
+
+	if (!box)
+		return -ENOMEM;
+	box->target.base = strdup(t->base);
+	box->target.unix_path = t->unix_path ? strdup(t->unix_path) : NULL;
+	box->target.token = t->token ? strdup(t->token) : NULL;
+	AUTO_UNLOCK(&sb->lock);
+	box->next = sb->targets;
+	sb->targets = box;
+	return box->target.base && !box->target.unix_path == !t->unix_path &&
+			!box->target.token == !t->token
+		? 0
+		: -ENOMEM;
+}
+
+/* Does the work of starting; sb->starting is ours. */
+static int do_start(struct sandbox *sb, struct call *c)
+{
+	struct server *s = sb->server;
+	struct driver_instance fresh = { .data = NULL };
+	bool stop_old;
+	int err;
+
+	pthread_mutex_lock(&sb->lock);
+	stop_old = sb->started;
+	sb->started = false;
+	sb->died = false;
+	sb->generation++;
+	pthread_mutex_unlock(&sb->lock);
+	if (stop_old) {
+		http_abort(s->http, &sb->targets->target, -ECONNRESET);
+		s->driver->stop(s->driver_state, sb->name, &sb->instance);
+	}
+	err = s->driver->start(s->driver_state, c, sb->name, on_died, sb, &fresh);
+	if (err)
+		return err;
+	err = note_target(sb, &fresh.target);
+	if (!err)
+		err = wait_for_answer(sb, c, &sb->targets->target);
+	if (err) {
+		s->driver->stop(s->driver_state, sb->name, &fresh);
+		return err;
+	}
+	pthread_mutex_lock(&sb->lock);
+	sb->instance = fresh;
+	pthread_mutex_unlock(&sb->lock);
+	return 0;
+}
+
+int sandbox_start(struct sandbox *sb, struct call *c)
+{
+	int64_t deadline = call_now_ms() + sb->server->options->timeout_ms;
+	int err = 0;
+
+	pthread_mutex_lock(&sb->lock);
+	while (!sb->gone && !sb->closed && sb->starting && !err) {
+		err = waitq_wait(&sb->changed, &sb->lock, c, deadline);
+		if (err == -ETIMEDOUT)
+			call_fault(c, ETIMEDOUT, NULL, "%s: still starting after %lld s; -o timeout= waits longer",
+				sb->name, (long long)sb->server->options->timeout_ms / 1000);
+	}
+	if (!err && (sb->gone || sb->closed))
+		err = call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name);
+	if (err || (sb->started && !sb->died)) {
+		pthread_mutex_unlock(&sb->lock);
+		return err;
+	}
+	sb->starting = true;
+	sb->starter = c;
+	sandbox_set_state(sb, SANDBOX_STARTING, NULL);
+	pthread_mutex_unlock(&sb->lock);
+
+	err = do_start(sb, c);
+
+	pthread_mutex_lock(&sb->lock);
+	sb->starting = false;
+	sb->starter = NULL;
+	sb->started = !err;
+	if (!err) {
+		sb->answered_ms = call_now_ms();
+		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
+	} else {
+		sandbox_set_state(sb, err == -EBUSY ? SANDBOX_IN_USE : SANDBOX_UNKNOWN,
+			c->fault.message ? c->fault.message : strerror(-err));
+	}
+	pthread_mutex_unlock(&sb->lock);
+	return err;
+}
+
+int sandbox_ready(struct sandbox *sb, struct call *c)
+{
+	struct json_object *reply = NULL;
+	int64_t age;
+	int err = sandbox_start(sb, c);
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&sb->lock);
+	age = call_now_ms() - sb->answered_ms;
+	pthread_mutex_unlock(&sb->lock);
+	if (age < FRESH_MS)
+		return 0;
+	err = sandbox_api(sb, c, "GET", "/api/ping", NULL, &reply);
+	json_object_put(reply);
+	return err;
+}
+
+const struct http_target *sandbox_target(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+	return sb->started ? &sb->targets->target : NULL;
+}
+
+/* --- requests --- */
+
+static void note_answer(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+
+	sb->answered_ms = call_now_ms();
+	if (sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died)
+		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
+}
+
+/* Nothing was heard since began_ms. True if that is now the state of the link (and not of one request). */
+static bool note_silence(struct sandbox *sb, int64_t began_ms, const char *why)
+{
+	AUTO_UNLOCK(&sb->lock);
+
+	if (sb->answered_ms > began_ms || sb->died)
+		return false;
+	if (sb->state != SANDBOX_UNREACHABLE)
+		log_error("%s: unreachable: %s", sb->name, why);
+	sandbox_set_state(sb, SANDBOX_UNREACHABLE, why);
+	return true;
+}
+
+static int fault_unreachable(struct sandbox *sb, struct call *c)
+{
+	return call_fault(c, EHOSTUNREACH, NULL,
+		"%s: its server does not answer; calls fail until it does (it is asked every second)",
+		sb->name);
+}
+
+/* May this request be sent now? 0 with the server it goes to. */
+static int may_send(
+	struct sandbox *sb, struct call *c, unsigned long *generation, const struct http_target **target)
+{
+	int err = sandbox_start(sb, c);
+
+	if (err)
+		return err;
+	AUTO_UNLOCK(&sb->lock);
+	*generation = sb->generation;
+	*target = &sb->targets->target;
+	return sb->state == SANDBOX_UNREACHABLE ? fault_unreachable(sb, c) : 0;
+}
+
+static bool same_server(struct sandbox *sb, unsigned long generation)
+{
+	AUTO_UNLOCK(&sb->lock);
+	return sb->generation == generation && !sb->died;
+}
+
+/*
+ * One exchange, repeated as far as that is harmless: after a refused connection always; after one broken midway
+ * if the request changes nothing (safe), or if it goes to the same server again, which remembers it (`numbered`).
+ */
+static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
+	bool numbered, struct http_reply *reply)
+{
+	struct server *s = sb->server;
+	int64_t began = call_now_ms(), pause = RETRY_FIRST_MS;
+	unsigned long generation, first = 0;
+	bool may_be_done = false;
+
+	r->timeout_ms = s->options->timeout_ms;
+	for (;;) {
+		int err = may_send(sb, c, &generation, &r->target);
+
+		if (err)
+			return err;
+		if (may_be_done && !safe && generation != first)
+			return call_fault(c, EIO, NULL,
+				"%s: its server ended during this request; whether it was done is not known", sb->name);
+		first = generation;
+		err = http_exchange(s->http, c, r, reply);
+		if (!err) {
+			note_answer(sb);
+			return 0;
+		}
+		if (err == -EINTR || err == -ENOMEM || err == -EFBIG || err == -ECANCELED)
+			return err;
+		if (err == -ESTALE)
+			return call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name);
+		if (err == -EPROTO)
+			return call_fault(c, EPROTO, NULL, "%s: its server answers with what is not HTTP", sb->name);
+		if (err == -ETIMEDOUT) {
+			if (note_silence(sb, began, "no answer within timeout="))
+				http_abort(s->http, r->target, -ETIMEDOUT);
+			return call_fault(c, ETIMEDOUT, NULL,
+				"%s: no answer within %lld s; -o timeout= waits longer", sb->name,
+				(long long)s->options->timeout_ms / 1000);
+		}
+		if (err == -ECONNRESET)
+			may_be_done = true;
+		if (may_be_done && !safe && !numbered)
+			return call_fault(c, EIO, NULL,
+				"%s: the link broke during this request; whether it was done is not known", sb->name);
+		if (call_now_ms() - began > s->options->timeout_ms ||
+			(!s->driver->many && err == -EHOSTUNREACH && same_server(sb, generation))) {
+			note_silence(sb, began, "no connection to its server");
+			return fault_unreachable(sb, c);
+		}
+		err = pause_for(sb, c, pause);
+		if (err)
+			return err;
+		pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
+	}
+}
+
+int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
+	struct buf *reply)
+{
+	struct http_request r = { .method = "POST",
+		.path = "/api/sandboxfs/batch",
+		.type = "application/octet-stream",
+		.body = body,
+		.size = size,
+		.max_reply = 20 << 20 };
+	struct http_reply got = { .body = BUF_INIT };
+	int err = exchange(sb, c, &r, !mutates, true, &got);
+
+	if (!err && got.status == 200) {
+		*reply = got.body;
+		return 0;
+	}
+	if (!err && got.status == 404)
+		err = call_fault(c, ENOTSUP, NULL,
+			"%s: this server has no file protocol; files need sandboxd in the sandbox", sb->name);
+	else if (!err)
+		err = api_error(c, got.status, got.body.data, got.body.size);
+	buf_release(&got.body);
+	return err;
+}
+
+int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const char *path,
+	const char *type, const void *body, size_t size, struct buf *reply)
+{
+	struct http_request r = {
+		.method = method, .path = path, .type = type, .body = body, .size = size
+	};
+	struct http_reply got = { .body = BUF_INIT };
+	int err = exchange(sb, c, &r, strcmp(method, "GET") == 0, false, &got);
+
+	if (!err && got.status == 200 && reply) {
+		*reply = got.body;
+		return 0;
+	}
+	if (!err && got.status != 200)
+		err = api_error(c, got.status, got.body.data, got.body.size);
+	buf_release(&got.body);
+	return err;
+}
+
+int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const char *path,
+	struct json_object *body, struct json_object **reply)
+{
+	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
+	struct json_tokener *t;
+	struct json_object *o;
+	AUTO_BUF got = BUF_INIT;
+	int err;
+
+	if (body && !text)
+		return -ENOMEM;
+	err = sandbox_raw(sb, c, method, path, text ? "application/json" : NULL, text,
+		text ? strlen(text) : 0, &got);
+	if (err || !reply)
+		return err;
+	t = json_tokener_new_ex(32);
+	if (!t)
+		return -ENOMEM;
+	o = got.size <= INT32_MAX ? json_tokener_parse_ex(t, got.data ? got.data : "", (int)got.size) : NULL;
+	json_tokener_free(t);
+	if (!o || !json_object_is_type(o, json_type_object)) {
+		json_object_put(o);
+		return call_fault(
+			c, EPROTO, "INVALID_JSON_RESPONSE", "%s: its server's answer is not a JSON object", sb->name);
+	}
+	*reply = o;
+	return 0;
+}
+
+int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const char *path,
+	const char *type, const void *body, size_t size, const struct http_stream_events *ev, void *arg,
+	struct http_stream **out)
+{
+	const struct http_target *target = NULL;
+	unsigned long generation;
+	int err = may_send(sb, c, &generation, &target);
+	struct http_request r = { .target = target,
+		.method = method,
+		.path = path,
+		.type = type,
+		.body = body,
+		.size = size,
+		.timeout_ms = -1 };
+
+	return err ? err : http_stream_open(sb->server->http, &r, ev, arg, out);
+}
+
+void sandbox_probe(struct sandbox *sb, struct call *c)
+{
+	struct http_request r = { .method = "GET",
+		.path = "/api/ping",
+		.timeout_ms = PING_TIMEOUT_MS,
+		.max_reply = 64 << 10 };
+	struct http_reply reply = { .body = BUF_INIT };
+	bool due;
+
+	pthread_mutex_lock(&sb->lock);
+	due = sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died && !sb->starting;
+	r.target = due ? &sb->targets->target : NULL;
+	pthread_mutex_unlock(&sb->lock);
+	if (!due)
+		return;
+	if (http_exchange(sb->server->http, c, &r, &reply) == 0 && reply.status == 200)
+		note_answer(sb);
+	buf_release(&reply.body);
+}
+
+/* --- what is known of it --- */
+
+void sandbox_note_boot(
+	struct sandbox *sb, const uint8_t boot[16], uint64_t workspace_ino, uint64_t avail)
+{
+	bool changed;
+
+	pthread_mutex_lock(&sb->lock);
+	changed = sb->has_boot && memcmp(sb->boot, boot, sizeof sb->boot) != 0;
+	if (changed)
+		log_info("%s: its server was started anew", sb->name);
+	if (changed && sb->workspace_ino != workspace_ino && !sb->server->driver->many)
+		sandbox_set_state(sb, SANDBOX_REPLACED, "another sandbox answers at this address");
+	memcpy(sb->boot, boot, sizeof sb->boot);
+	sb->has_boot = true;
+	sb->workspace_ino = workspace_ino;
+	sb->avail = avail;
+	pthread_mutex_unlock(&sb->lock);
+	if (changed)
+		sandbox_invalidate(sb);
+}
+
+uint64_t sandbox_avail(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+	return sb->avail;
+}
+
+static void hex_of(const uint8_t *p, char *out)
+{
+	for (int i = 0; i < 16; i++)
+		snprintf(out + 2 * i, 3, "%02x", p[i]);
+}
+
+bool sandbox_replaced_since(struct sandbox *sb, const char *boot)
+{
+	char now[40] = "";
+	AUTO_UNLOCK(&sb->lock);
+
+	if (sb->died || sb->gone || sb->closed)
+		return true;
+	if (sb->has_boot)
+		hex_of(sb->boot, now);
+	return boot && *boot && *now && strcmp(boot, now) != 0;
+}
+
+void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out)
+{
+	struct server *s = sb->server;
+	bool ours;
+
+	memset(out, 0, sizeof *out);
+	pthread_mutex_lock(&sb->lock);
+	out->state = sb->state;
+	out->since = sb->since;
+	snprintf(out->id, sizeof out->id, "%s", sb->name);
+	snprintf(out->detail, sizeof out->detail, "%s", sb->detail);
+	if (sb->has_boot)
+		hex_of(sb->boot, out->boot);
+	ours = sb->started || sb->starting;
+	if (sb->started)
+		snprintf(out->network, sizeof out->network, "%s", sb->instance.network);
+	pthread_mutex_unlock(&sb->lock);
+	if (!ours && s->driver->in_use &&
+		s->driver->in_use(s->driver_state, sb->name, out->detail, sizeof out->detail) == 1)
+		out->state = SANDBOX_IN_USE;
+	else if (!ours && out->state == SANDBOX_IN_USE)
+		out->state = SANDBOX_UNKNOWN;
+}
+
+void sandbox_note_fault(struct sandbox *sb, const struct fault *f)
+{
+	AUTO_UNLOCK(&sb->lock);
+	fault_copy(&sb->fault, f);
+}
+
+void sandbox_last_fault(struct sandbox *sb, struct fault *copy)
+{
+	AUTO_UNLOCK(&sb->lock);
+	memset(copy, 0, sizeof *copy);
+	fault_copy(copy, &sb->fault);
+}
+
+/* --- the rooms above --- */
+
+void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct sandbox *sb),
+	void (*release)(void *data))
+{
+	struct attachment *a;
+	AUTO_UNLOCK(&sb->lock);
+
+	for (a = sb->attachments; a; a = a->next)
+		if (a->key == key)
+			return a->data;
+	a = sb->closed ? NULL : calloc(1, sizeof *a);
+	if (!a)
+		return NULL;
+	a->key = key;
+	a->release = release;
+	/* make only allocates: it may not call back into this room. */
+	a->data = make(sb);
+	if (!a->data) {
+		free(a);
+		return NULL;
+	}
+	a->next = sb->attachments;
+	sb->attachments = a;
+	return a->data;
+}
+
+void sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, void *files)
+{
+	AUTO_UNLOCK(&sb->lock);
+	sb->files_ops = ops;
+	sb->files = files;
+}
+
+void *sandbox_files(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+	return sb->files;
+}
+
+int sandbox_barrier(struct sandbox *sb, struct call *c)
+{
+	void *files = sandbox_files(sb);
+
+	return files ? sb->files_ops->barrier(files, c) : 0;
+}
+
+void sandbox_invalidate(struct sandbox *sb)
+{
+	void *files = sandbox_files(sb);
+
+	if (files)
+		sb->files_ops->invalidate(files);
+}
+
+void sandbox_describe_sync(struct sandbox *sb, struct buf *out)
+{
+	void *files = sandbox_files(sb);
+
+	if (files)
+		sb->files_ops->describe_sync(files, out);
+}
+
+int sandbox_retry(struct sandbox *sb, struct call *c, const char *path)
+{
+	void *files = sandbox_files(sb);
+
+	return files ? sb->files_ops->retry(files, c, path) : 0;
+}
+
+int sandbox_discard(struct sandbox *sb, struct call *c, const char *path)
+{
+	void *files = sandbox_files(sb);
+
+	return files ? sb->files_ops->discard(files, c, path) : path ? -ENOENT : 0;
+}
+
+void sandbox_drop_caches(struct sandbox *sb)
+{
+	void *files = sandbox_files(sb);
+
+	if (files)
+		sb->files_ops->drop_caches(files);
+}
+
+void sandbox_release_attachments(struct sandbox *sb)
+{
+	struct attachment *a, *next;
+
+	pthread_mutex_lock(&sb->lock);
+	sb->closed = true;
+	a = sb->attachments;
+	sb->attachments = NULL;
+	pthread_mutex_unlock(&sb->lock);
+	for (; a; a = next) {
+		next = a->next;
+		a->release(a->data);
+		free(a);
+	}
+}
+
+void sandbox_stop(struct sandbox *sb)
+{
+	struct server *s = sb->server;
+	struct call c;
+	bool started;
+
+	call_init(&c, 0);
+	pthread_mutex_lock(&sb->lock);
+	sb->closed = true;
+	waitq_wake(&sb->changed);
+	while (sb->starting)
+		(void)waitq_wait(&sb->changed, &sb->lock, &c, -1); /* nobody cancels this call */
+	started = sb->started;
+	sb->started = false;
+	sandbox_set_state(sb, SANDBOX_UNKNOWN, NULL);
+	pthread_mutex_unlock(&sb->lock);
+	call_destroy(&c);
+	if (started) {
+		http_abort(s->http, &sb->targets->target, -ESTALE);
+		s->driver->stop(s->driver_state, sb->name, &sb->instance);
+	}
+}

@@ -1,0 +1,87 @@
+/*
+ * Inside of struct server and struct sandbox, for server.c and sandbox.c alone.
+ */
+#ifndef SBX_SANDBOX_IMPL_H
+#define SBX_SANDBOX_IMPL_H
+
+#include <stdatomic.h>
+
+#include "driver.h"
+#include "front.h"
+#include "sandbox.h"
+#include "waitq.h"
+
+struct attachment {
+	const void *key;
+	void *data;
+	void (*release)(void *data);
+	struct attachment *next;
+};
+
+struct target_box {
+	struct http_target target;
+	struct target_box *next;
+};
+
+/* Lock order: server.lock, then sandbox.lock; neither is held over a driver, HTTP or files call. */
+struct sandbox {
+	struct server *server;
+	char *name;
+	_Atomic unsigned refs;
+
+	pthread_mutex_t lock; /* covers all below */
+	enum sandbox_state state;
+	char detail[256];
+	struct timespec since;
+	bool started;			 /* instance is valid */
+	bool starting;			 /* somebody starts it: wait in changed */
+	struct call *starter;	 /* that one's call; NULL: nobody */
+	bool gone;				 /* destroyed */
+	bool closed;			 /* the mount ends: it is not started again */
+	bool died;				 /* the instance ended by itself; stop is due */
+	unsigned long generation; /* of instances */
+	struct driver_instance instance;
+	struct target_box *targets; /* where its servers listened, the newest first */
+	struct waitq changed;
+	int64_t answered_ms; /* when an answer last came; 0 never */
+	uint8_t boot[16];
+	bool has_boot;
+	uint64_t workspace_ino, avail;
+	struct fault fault;
+	struct attachment *attachments;
+	const struct sandbox_files *files_ops;
+	void *files;
+	struct sandbox *next; /* server's list, by name; under server.lock */
+};
+
+struct server {
+	const struct options *options;
+	struct http *http;
+	const struct driver_ops *driver;
+	void *driver_state;
+	struct front *front;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;	   /* a background start ended, or stop */
+	struct sandbox *sandboxes; /* one reference each */
+	struct sandbox *destroyed; /* likewise: nodes of the kernel may still point to what is attached to them */
+	struct fault fault;
+	unsigned background; /* threads that start sandboxes */
+	bool stop;
+	struct call stopping; /* cancelled at the end: ends background starts and probes */
+	pthread_t prober;
+	bool has_prober;
+};
+
+int sandbox_new(struct server *s, const char *name, struct sandbox **out);
+/* Ends the instance; it is not started again. Waits for a start in progress: cancel that one's call. */
+void sandbox_stop(struct sandbox *sb);
+/* Frees what the rooms above attached; none of them is at work any more. */
+void sandbox_release_attachments(struct sandbox *sb);
+/* Starts it, or waits for who starts it. */
+int sandbox_start(struct sandbox *sb, struct call *c);
+/* Looks whether an unreachable one answers again. */
+void sandbox_probe(struct sandbox *sb, struct call *c);
+void sandbox_set_state(struct sandbox *sb, enum sandbox_state state, const char *detail); /* lock held */
+
+#endif

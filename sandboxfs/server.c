@@ -1,0 +1,521 @@
+/*
+ * The server of a mount: its sandboxes by name, their birth and end. See sandbox.h.
+ *
+ * Owns the list of sandboxes, the threads that start sandboxes in the background (mkdir answers before its sandbox runs) and the
+ * prober, which asks unreachable sandboxes every second whether they are back.
+ */
+#include <errno.h>
+#include <regex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "log.h"
+#include "sandbox_impl.h"
+#include "version.h"
+
+enum { PROBE_MS = 1000 };
+
+const struct options *server_options(struct server *s)
+{
+	return s->options;
+}
+
+struct http *server_http(struct server *s)
+{
+	return s->http;
+}
+
+void server_set_front(struct server *s, struct front *f)
+{
+	s->front = f;
+}
+
+struct front *server_front(struct server *s)
+{
+	return s->front;
+}
+
+/* --- names --- */
+
+static int check_name(struct server *s, struct call *c, const char *name)
+{
+	regex_t re;
+	int bad;
+
+	if (name[0] == '.')
+		return call_fault(c, EPERM, NULL,
+			"%s: names of sandboxes do not begin with a dot; choose another", name);
+	if (!s->driver->many)
+		return call_fault(c, EPERM, NULL,
+			"%s: this server is one sandbox; it makes and removes none", name);
+	if (regcomp(&re, s->driver->id_names, REG_EXTENDED | REG_NOSUB) != 0)
+		return -ENOMEM;
+	bad = regexec(&re, name, 0, NULL, 0);
+	regfree(&re);
+	if (bad)
+		return call_fault(c, EINVAL, NULL,
+			"%s: names of sandboxes here are %s; choose such a one", name, s->driver->id_names);
+	return 0;
+}
+
+/* Lock held: the place of name in the list, or where it would be. */
+static struct sandbox **place_of(struct server *s, const char *name)
+{
+	struct sandbox **at = &s->sandboxes;
+
+	while (*at && strcmp((*at)->name, name) < 0)
+		at = &(*at)->next;
+	return at;
+}
+
+static struct sandbox *find_locked(struct server *s, const char *name)
+{
+	struct sandbox *sb = *place_of(s, name);
+
+	return sb && strcmp(sb->name, name) == 0 ? sb : NULL;
+}
+
+/* Takes it into the list. *out: a reference for the caller. */
+static int adopt(struct server *s, const char *name, struct sandbox **out)
+{
+	struct sandbox *fresh, **at;
+	int err = sandbox_new(s, name, &fresh);
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&s->lock);
+	at = place_of(s, name);
+	if (*at && strcmp((*at)->name, name) == 0) {
+		*out = sandbox_get(*at);
+		pthread_mutex_unlock(&s->lock);
+		sandbox_put(fresh);
+		return 0;
+	}
+	fresh->next = *at;
+	*at = fresh;
+	*out = sandbox_get(fresh);
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+struct sandbox *server_find(struct server *s, const char *name)
+{
+	struct sandbox *sb;
+
+	pthread_mutex_lock(&s->lock);
+	sb = find_locked(s, name);
+	if (sb)
+		sandbox_get(sb);
+	pthread_mutex_unlock(&s->lock);
+	/* Another mount may have made it since: the driver knows without asking anybody. */
+	if (!sb && s->driver->probe && name[0] != '.' &&
+		s->driver->probe(s->driver_state, name) == 0 && adopt(s, name, &sb) != 0)
+		sb = NULL;
+	return sb;
+}
+
+static bool adopt_listed(const char *name, void *arg)
+{
+	struct sandbox *sb = NULL;
+
+	if (adopt(arg, name, &sb) == 0)
+		sandbox_put(sb);
+	return true;
+}
+
+void server_each(struct server *s, bool (*cb)(struct sandbox *sb, void *arg), void *arg)
+{
+	struct sandbox *sb, *next;
+	bool more = true;
+
+	if (s->driver->list)
+		(void)s->driver->list(s->driver_state, adopt_listed, s); /* what is known already is still listed */
+	pthread_mutex_lock(&s->lock);
+	sb = s->sandboxes ? sandbox_get(s->sandboxes) : NULL;
+	pthread_mutex_unlock(&s->lock);
+	while (sb) {
+		if (more)
+			more = cb(sb, arg);
+		pthread_mutex_lock(&s->lock);
+		/* It may have left the list meanwhile: go on by name. */
+		next = *place_of(s, sb->name);
+		if (next && strcmp(next->name, sb->name) == 0)
+			next = next->next;
+		if (next && more)
+			sandbox_get(next);
+		pthread_mutex_unlock(&s->lock);
+		sandbox_put(sb);
+		sb = more ? next : NULL;
+	}
+}
+
+/* --- birth and end --- */
+
+static void *start_in_background(void *arg)
+{
+	struct sandbox *sb = arg;
+	struct server *s = sb->server;
+	struct call c;
+
+	call_init(&c, 0);
+	if (sandbox_start(sb, &c) < 0 && c.fault.err)
+		sandbox_note_fault(sb, &c.fault);
+	call_destroy(&c);
+	sandbox_put(sb);
+	pthread_mutex_lock(&s->lock);
+	s->background--;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+/* A failure only means that the first use starts it. */
+static void begin_start(struct sandbox *sb)
+{
+	struct server *s = sb->server;
+	pthread_attr_t attr;
+	pthread_t t;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_mutex_lock(&s->lock);
+	s->background++;
+	pthread_mutex_unlock(&s->lock);
+	if (pthread_create(&t, &attr, start_in_background, sandbox_get(sb)) != 0) {
+		sandbox_put(sb);
+		pthread_mutex_lock(&s->lock);
+		s->background--;
+		pthread_mutex_unlock(&s->lock);
+	}
+	pthread_attr_destroy(&attr);
+}
+
+int server_create(struct server *s, struct call *c, const char *name, struct sandbox **out)
+{
+	struct sandbox *known;
+	int err = check_name(s, c, name);
+
+	if (err)
+		return err;
+	known = server_find(s, name);
+	if (known) {
+		sandbox_put(known);
+		return -EEXIST;
+	}
+	err = s->driver->create(s->driver_state, c, name);
+	if (!err)
+		err = adopt(s, name, out);
+	if (!err)
+		begin_start(*out);
+	return err;
+}
+
+static int count_entries(struct sandbox *sb, struct call *c, size_t *count)
+{
+	struct json_object *body = json_object_new_object(), *options = json_object_new_object();
+	struct json_object *reply = NULL, *files;
+	int err;
+
+	if (!body || !options) {
+		json_object_put(body);
+		json_object_put(options);
+		return -ENOMEM;
+	}
+	json_object_object_add(options, "includeHidden", json_object_new_boolean(true));
+	json_object_object_add(body, "path", json_object_new_string("/workspace"));
+	json_object_object_add(body, "options", options);
+	err = sandbox_api(sb, c, "POST", "/api/list-files", body, &reply);
+	json_object_put(body);
+	if (err)
+		return err;
+	if (!json_object_object_get_ex(reply, "files", &files) ||
+		!json_object_is_type(files, json_type_array))
+		err = -EPROTO;
+	else
+		*count = json_object_array_length(files);
+	json_object_put(reply);
+	return err;
+}
+
+static int count_processes(struct sandbox *sb, struct call *c, size_t *count)
+{
+	struct json_object *reply = NULL, *list;
+	int err = sandbox_api(sb, c, "GET", "/api/process/list?status=running", NULL, &reply);
+
+	if (err)
+		return err;
+	if (!json_object_object_get_ex(reply, "processes", &list) ||
+		!json_object_is_type(list, json_type_array))
+		err = -EPROTO;
+	else
+		*count = json_object_array_length(list);
+	json_object_put(reply);
+	return err;
+}
+
+static int check_empty(struct sandbox *sb, struct call *c)
+{
+	size_t files = 0, processes = 0;
+	int err = count_entries(sb, c, &files);
+
+	if (!err)
+		err = count_processes(sb, c, &processes);
+	if (err)
+		return err;
+	if (files || processes)
+		return call_fault(c, ENOTEMPTY, NULL,
+			"%s: %zu file%s, %zu process%s; echo destroy > %s/ctl/ctl", sb->name, files,
+			files == 1 ? "" : "s", processes, processes == 1 ? "" : "es", sb->name);
+	return 0;
+}
+
+static int check_sent(struct sandbox *sb, struct call *c)
+{
+	AUTO_BUF left = BUF_INIT;
+
+	sandbox_describe_sync(sb, &left);
+	if (left.size && strncmp(left.data, "conflict", 8) != 0)
+		return call_fault(c, EBUSY, NULL,
+			"%s: not all that was written is in the sandbox (see ctl/sync); destroy force does it anyway",
+			sb->name);
+	return 0;
+}
+
+int server_destroy(struct server *s, struct call *c, const char *name, bool force)
+{
+	struct sandbox *sb = server_find(s, name), **at;
+	char user[256];
+	int err = 0;
+
+	if (!sb)
+		return -ENOENT;
+	if (!s->driver->many)
+		err = call_fault(c, EPERM, NULL, "%s: this server is one sandbox; it cannot be destroyed here", name);
+	if (!err && !sandbox_target(sb) && s->driver->in_use &&
+		s->driver->in_use(s->driver_state, name, user, sizeof user) == 1)
+		err = call_fault(c, EBUSY, NULL, "%s: in use by %s", name, user);
+	if (!err)
+		err = force ? 0 : check_empty(sb, c);
+	if (!err && !force)
+		err = check_sent(sb, c);
+	if (err) {
+		sandbox_put(sb);
+		return err;
+	}
+	pthread_mutex_lock(&sb->lock);
+	sb->gone = true;
+	waitq_wake(&sb->changed);
+	pthread_mutex_unlock(&sb->lock);
+	sandbox_stop(sb);
+	err = s->driver->destroy(s->driver_state, c, name);
+	if (err) { /* it is still there: the next use may start it again */
+		pthread_mutex_lock(&sb->lock);
+		sb->gone = sb->closed = false;
+		pthread_mutex_unlock(&sb->lock);
+		sandbox_put(sb);
+		return err;
+	}
+	pthread_mutex_lock(&s->lock);
+	at = place_of(s, name);
+	if (*at == sb) {
+		*at = sb->next;
+		sb->next = s->destroyed;
+		s->destroyed = sb;
+	}
+	pthread_mutex_unlock(&s->lock);
+	sandbox_put(sb);
+	return 0;
+}
+
+/* --- the prober --- */
+
+static void *prober_thread(void *arg)
+{
+	struct server *s = arg;
+
+	for (;;) {
+		struct timespec until;
+		struct sandbox *sb, *next;
+
+		pthread_mutex_lock(&s->lock);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += PROBE_MS / 1000;
+		while (!s->stop && pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
+			;
+		if (s->stop) {
+			pthread_mutex_unlock(&s->lock);
+			return NULL;
+		}
+		sb = s->sandboxes ? sandbox_get(s->sandboxes) : NULL;
+		pthread_mutex_unlock(&s->lock);
+		for (; sb; sb = next) {
+			sandbox_probe(sb, &s->stopping);
+			pthread_mutex_lock(&s->lock);
+			next = *place_of(s, sb->name);
+			if (next == sb)
+				next = sb->next;
+			if (next)
+				sandbox_get(next);
+			pthread_mutex_unlock(&s->lock);
+			sandbox_put(sb);
+		}
+	}
+}
+
+/* --- the whole --- */
+
+static const struct driver_ops *driver_of(const char *address)
+{
+	if (strncmp(address, "local:", 6) == 0)
+		return &local_driver;
+	if (strncmp(address, "unix:", 5) == 0 || strncmp(address, "http://", 7) == 0)
+		return &container_driver;
+	return NULL;
+}
+
+/* A single container is asked at once whether it answers: a mount that returns 0 works. */
+static int check_single(struct server *s, struct call *c)
+{
+	struct sandbox *sb = server_find(s, s->options->sandbox ? s->options->sandbox : "default");
+	int err;
+
+	if (!sb)
+		return call_fault(c, ENOENT, NULL, "%s: there is no sandbox %s; this server has only `default`",
+			s->options->server, s->options->sandbox);
+	err = sandbox_ready(sb, c);
+	sandbox_put(sb);
+	return err;
+}
+
+int server_new(const struct options *o, struct http *h, struct call *c, struct server **out)
+{
+	const struct driver_ops *d = driver_of(o->server);
+	struct server *s;
+	int err;
+
+	if (strncmp(o->server, "https://", 8) == 0)
+		return call_fault(c, ENOTSUP, NULL,
+			"%s: this version mounts local:, unix:/path and http://host:port", o->server);
+	if (!d)
+		return call_fault(c, EINVAL, NULL,
+			"%s: not a server; use local:, local:DIR, unix:/path or http://host:port", o->server);
+	s = calloc(1, sizeof *s);
+	if (!s)
+		return -ENOMEM;
+	s->options = o;
+	s->http = h;
+	s->driver = d;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->changed, NULL);
+	call_init(&s->stopping, 0);
+	err = d->open(o, c, &s->driver_state);
+	if (!err && !d->many)
+		err = check_single(s, c);
+	if (!err) {
+		err = -pthread_create(&s->prober, NULL, prober_thread, s);
+		s->has_prober = !err;
+	}
+	if (err) {
+		server_free(s);
+		return err;
+	}
+	*out = s;
+	return 0;
+}
+
+static void cancel_start(struct sandbox *sb)
+{
+	pthread_mutex_lock(&sb->lock);
+	sb->closed = true;
+	if (sb->starter)
+		call_cancel(sb->starter);
+	waitq_wake(&sb->changed);
+	pthread_mutex_unlock(&sb->lock);
+}
+
+static void free_list(struct sandbox *list)
+{
+	struct sandbox *sb, *next;
+
+	for (sb = list; sb; sb = sb->next)
+		sandbox_release_attachments(sb);
+	for (sb = list; sb; sb = next) {
+		next = sb->next;
+		sandbox_stop(sb);
+		sandbox_put(sb);
+	}
+}
+
+void server_free(struct server *s)
+{
+	if (!s)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->stop = true;
+	for (struct sandbox *sb = s->sandboxes; sb; sb = sb->next)
+		cancel_start(sb);
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	call_cancel(&s->stopping);
+	if (s->has_prober)
+		pthread_join(s->prober, NULL);
+	pthread_mutex_lock(&s->lock);
+	while (s->background)
+		pthread_cond_wait(&s->changed, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+	free_list(s->sandboxes);
+	free_list(s->destroyed);
+	if (s->driver_state)
+		s->driver->close(s->driver_state);
+	fault_clear(&s->fault);
+	call_destroy(&s->stopping);
+	pthread_cond_destroy(&s->changed);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+/* --- what is said of it --- */
+
+void server_note_fault(struct server *s, const struct fault *f)
+{
+	AUTO_UNLOCK(&s->lock);
+	fault_copy(&s->fault, f);
+}
+
+void server_last_fault(struct server *s, struct fault *copy)
+{
+	AUTO_UNLOCK(&s->lock);
+	memset(copy, 0, sizeof *copy);
+	fault_copy(copy, &s->fault);
+}
+
+void server_describe(struct server *s, struct buf *out)
+{
+	static const char *const can[] = { "files", "exec", "processes", "ports" };
+	static const char *const cannot[] = { "sessions", "code", "env", "mounts", "ws", "pty", "events",
+		"git", "workspace.tar", "backups" };
+
+	buf_printf(out, "url %s\nkind %s\nversion %s\nid-names %s\n", s->options->server,
+		s->driver->kind, SANDBOXFS_VERSION, s->driver->id_names);
+	for (size_t i = 0; i < sizeof can / sizeof can[0]; i++)
+		buf_printf(out, "can %s\n", can[i]);
+	buf_printf(out, s->driver->many ? "can create\n"
+									: "cannot create this server is one sandbox; mount local: for many\n");
+	for (size_t i = 0; i < sizeof cannot / sizeof cannot[0]; i++)
+		buf_printf(out, "cannot %s this version of sandboxfs does not have it yet\n", cannot[i]);
+}
+
+void server_describe_stats(struct server *s, struct buf *out)
+{
+	uint64_t requests, sent, received, ops = 0, active = 0, threads = 0;
+
+	http_counts(s->http, &requests, &sent, &received);
+	if (s->front)
+		front_counts(s->front, &ops, &active, &threads);
+	buf_printf(out, "kernel-requests %llu\nkernel-requests-active %llu\nthreads %llu\n",
+		(unsigned long long)ops, (unsigned long long)active, (unsigned long long)threads);
+	buf_printf(out, "requests %llu\nbytes-sent %llu\nbytes-received %llu\n",
+		(unsigned long long)requests, (unsigned long long)sent, (unsigned long long)received);
+}

@@ -1,0 +1,186 @@
+# The program dies or is ended: the same command works again at once, nothing stays behind, no file is lost (rows 14 and 25).
+load ../lib/harness
+
+sandbox_processes() { test_processes; }
+
+@test "kill -9 of the program: the same mount command works again at once (row 14)" {
+	local before pid
+	echo kept >"$W/f"
+	before=$(sandbox_processes)
+	pid=$(fs_pid)
+	kill -9 "$pid"
+	wait_until 5 gone "$pid"
+	run ls "$MNT"
+	[ "$status" != 0 ]
+	mount_it
+	[ "$(cat "$W/f")" = kept ]
+	[ "$(x 'cat f')" = kept ]
+	# shellcheck disable=SC2086
+	wait_until 5 none_left $before
+}
+
+@test "kill -9 leaves no process of the sandbox, also without another mount" {
+	local before pid
+	mkdir "$C/processes/p"
+	echo "setsid sleep $S & sleep $S" >"$C/processes/p/cmd"
+	wait_until 10 grep -q running "$C/processes/p/status"
+	before=$(sandbox_processes)
+	pid=$(fs_pid)
+	kill -9 "$pid"
+	# shellcheck disable=SC2086
+	wait_until 10 none_left $before
+	fusermount3 -u -z "$MNT"
+}
+
+@test "kill -9 in the middle of writing: what fsync accepted is there, whole" {
+	local pid
+	/usr/bin/python3 - "$W" "$T/acked" <<-'E' 3>&- 2>/dev/null &
+		import os, sys
+		n = 0
+		while True:
+		    fd = os.open(f"{sys.argv[1]}/f{n}", os.O_WRONLY | os.O_CREAT, 0o644)
+		    os.write(fd, b"%d" % n * 1000); os.fsync(fd); os.close(fd)
+		    with open(sys.argv[2], "a") as a: a.write(f"{n}\n")
+		    n += 1
+	E
+	wait_until 20 lines_at_least "$T/acked" 30
+	pid=$(fs_pid)
+	kill -9 "$pid"
+	wait || :
+	mount_it
+	local n
+	while read -r n; do
+		[ "$(cat "$W/f$n")" = "$(printf "$n%.0s" {1..1000})" ] || { echo "f$n lost"; return 1; }
+	done <"$T/acked"
+}
+lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
+
+@test "SIGTERM unmounts and leaves nothing" {
+	local pid
+	echo kept >"$W/f"
+	pid=$(fs_pid)
+	kill -TERM "$pid"
+	wait_until 15 gone "$pid"
+	! is_mounted
+	mount_it
+	[ "$(cat "$W/f")" = kept ]
+}
+
+@test "plain umount returns at once and the program ends behind it" {
+	local pid
+	pid=$(fs_pid)
+	within 5 fusermount3 -u "$MNT"
+	wait_until 15 gone "$pid"
+}
+
+@test "sandboxfs -u waits for the end; it refuses while a process runs, --kill does not" {
+	local pid
+	mkdir "$C/processes/p"
+	echo "sleep $S" >"$C/processes/p/cmd"
+	wait_until 10 grep -q running "$C/processes/p/status"
+	pid=$(fs_pid)
+	run unmount
+	[ "$status" != 0 ]
+	[[ $output == *process* ]]
+	is_mounted
+	[ "$(cat "$C/processes/p/status")" = running ]
+	unmount --kill
+	! is_mounted
+	wait_until 5 gone "$pid"
+}
+
+@test "sandboxfs -u of what is no mount says so" {
+	run within 10 "$sandboxfs" -u "$T/tmp"
+	[ "$status" != 0 ]
+	[[ $output == *"$T/tmp"* ]]
+}
+
+@test "when the mount command returns 0 the mount works, also inside \$(...)" {
+	local out
+	unmount
+	out=$(within 30 "$sandboxfs" local: "$MNT" 3>&-)
+	[ -z "$out" ]
+	[ -e "$MNT/ctl/server" ]
+	[ -d "$W" ]
+}
+
+@test "-f stays in the foreground until the end" {
+	unmount
+	"$sandboxfs" -f local: "$MNT" >"$T/fg.log" 2>&1 3>&- &
+	local pid=$!
+	wait_until 10 is_mounted
+	wait_until 10 test -d "$W"
+	kill -0 $pid
+	kill -TERM $pid
+	wait $pid
+	! is_mounted
+}
+
+@test "a second mount shows a sandbox that is in use, and EBUSY" {
+	local first=$MNT
+	echo text >"$W/f"
+	MNT=$T/mnt2
+	mkdir "$MNT"
+	mount_it
+	[ "$(head -n 1 "$MNT/demo/ctl/status")" = in-use ]
+	grep -q "$first\|pid" "$MNT/demo/ctl/status"
+	run within 10 ls "$MNT/demo/workspace"
+	[[ $output == *'busy'* ]]
+	mkdir "$MNT/other"
+	echo mine >"$MNT/other/workspace/f"
+	unmount
+	MNT=$first
+	[ "$(cat "$W/f")" = text ]
+	unmount
+	MNT=$T/mnt2
+	mount_it
+	[ "$(cat "$MNT/demo/workspace/f")" = text ]
+	unmount
+	MNT=$first
+}
+
+@test "mkdir and rmdir in a loop of 50: no error, never the old files (row 25)" {
+	local i
+	for i in $(seq 50); do
+		mkdir "$MNT/x"
+		if ((i % 10 == 0)); then
+			[ -z "$(ls -A "$MNT/x/workspace")" ]
+			echo "$i" >"$MNT/x/workspace/f"
+			echo destroy >"$MNT/x/ctl/ctl"
+		else
+			rmdir "$MNT/x"
+		fi
+		[ ! -e "$MNT/x" ]
+	done
+}
+
+@test "local:DIR keeps the sandboxes in DIR, closed to others" {
+	unmount
+	mkdir "$T/there"
+	url=local:$T/there
+	mount_it
+	mkdir "$MNT/one"
+	echo text >"$MNT/one/workspace/f"
+	unmount
+	[ -n "$(find "$T/there" -name f)" ]
+	[ -z "$(find "$T/there" -mindepth 1 -maxdepth 1 -perm /077)" ] || [ "$(stat -c %a "$T/there")" = 700 ]
+	mount_it
+	[ "$(cat "$MNT/one/workspace/f")" = text ]
+}
+
+@test "auto_unmount takes the mount away when the program dies" {
+	unmount
+	mount_it -o auto_unmount
+	kill -9 "$(fs_pid)"
+	wait_until 10 eval '! is_mounted'
+}
+
+@test "a mount over a stale one of another server's is replaced by its own command only" {
+	local pid
+	pid=$(fs_pid)
+	kill -9 "$pid"
+	wait_until 5 gone "$pid"
+	mount_it -o timeout=7
+	[ -d "$W" ]
+	[ "$(grep -c " $MNT " /proc/mounts)" = 1 ]
+}

@@ -1,0 +1,165 @@
+# A server that stops or dies under load: everything ends within timeout + 1 s, the mount answers meanwhile, umount works.
+NO_START=1
+load ../lib/harness
+
+limit=4 # -o timeout= of these mounts, in seconds
+server_of_sandbox() { # the pid of sandboxd
+	if [ -n "${server_pid:-}" ]; then
+		echo "$server_pid"
+		return
+	fi
+	local p
+	for p in $(test_processes); do
+		[[ $(tr '\0' ' ' <"/proc/${p%:*}/cmdline" 2>/dev/null) == *sandboxd\ * ]] || continue
+		[ "$(cat "/proc/${p%:*}/comm")" = sandboxd ] && echo "${p%:*}"
+	done | head -n 1
+}
+load_it() { # 50 mkdirs in one directory and 1,000 reads, each logging how long it took
+	local i
+	for i in $(seq 50); do
+		(timed mkdir "$W/dir/d$i") 3>&- 2>/dev/null &
+		work+=($!)
+	done
+	for i in $(seq 20); do
+		(for n in $(seq 50); do timed dd if="$W/dir/f$n" of=/dev/null bs=64k status=none iflag=nonblock; done) 3>&- 2>/dev/null &
+		work+=($!)
+	done
+}
+timed() {
+	local began=$EPOCHREALTIME
+	"$@" 2>/dev/null
+	awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }' >>"$T/times"
+}
+prepare() {
+	local i
+	start -o timeout=$limit
+	mkdir "$W/dir"
+	for i in $(seq 50); do head -c 20000 /dev/urandom >"$W/dir/f$i"; done
+	server=$(server_of_sandbox)
+	[ -n "$server" ]
+	work=()
+}
+slowest() { sort -n "$T/times" | tail -n 1; }
+all_ended() {
+	local p
+	for p in "${work[@]}"; do ! kill -0 "$p" 2>/dev/null || return 1; done
+}
+answers_meanwhile() {
+	within 2 ls -l "$MNT" >/dev/null
+	within 2 cat "$MNT/ctl/stats" >/dev/null
+	within 2 cat "$C/status" >/dev/null
+	within 2 cat "$C/error" >/dev/null
+}
+in_time() { awk -v s="$(slowest)" -v l=$((limit * SLOW + 1)) 'BEGIN { exit !(s <= l + 0.7) }' || { echo "slowest: $(slowest) s"; return 1; }; }
+
+@test "sandboxd stopped (SIGSTOP) with 50 mkdirs waiting in a directory and 1,000 reads" {
+	prepare
+	kill -STOP "$server"
+	load_it
+	answers_meanwhile
+	# reads of what fails at once follow one another; what matters is each one's time
+	wait_until $((limit * 6)) all_ended
+	in_time
+	answers_meanwhile
+	run within $((limit + 2)) mkdir "$W/dir/late"
+	[ "$status" != 0 ] && [ "$status" != 124 ]
+	grep -q '^message ' "$C/error"
+	kill -CONT "$server"
+	# after the link returns, the next call works with no command typed
+	wait_until 15 mkdir "$W/dir/after"
+	[ "$(x 'echo back')" = back ]
+}
+
+@test "umount works while sandboxd is stopped" {
+	prepare
+	kill -STOP "$server"
+	load_it
+	fusermount3 -u "$MNT" || within 10 fusermount3 -u -z "$MNT"
+	! is_mounted
+	kill -CONT "$server"
+	wait_until $((limit * 3)) all_ended
+}
+
+@test "^C ends what waits for a stopped server within a second (row 13)" {
+	prepare
+	kill -STOP "$server"
+	local what pid began
+	for what in "cat $W/dir/nothing-yet" "ls $W/other" "mkdir $W/other2" "stat $W/dir/f1x" "df $W" "cp /etc/passwd $W/new"; do
+		timeout 20 /usr/bin/python3 -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])' $what >/dev/null 2>&1 3>&- &
+		pid=$!
+		read -r -t 0.5 <> <(:) || :
+		gone $pid && continue
+		began=$(date +%s%N)
+		pkill -INT -P $pid || :
+		wait $pid || :
+		(($(date +%s%N) - began < 1500000000 * SLOW)) || { echo "$what: not ended by ^C"; kill -CONT "$server"; return 1; }
+	done
+	kill -CONT "$server"
+}
+
+@test "sandboxd killed under load: all ends in time, nothing of close's promises is lost, the sandbox comes back" {
+	prepare
+	echo precious >"$W/kept"
+	load_it
+	kill -9 "$server"
+	wait_until $((limit * 6)) all_ended
+	in_time
+	answers_meanwhile
+	if [ "$SERVER" != local ]; then
+		run within $((limit + 2)) cat "$W/dir/f7x"
+		[ "$status" != 0 ] && [ "$status" != 124 ]
+		[ "$(cat "$T/ws/kept")" = precious ]
+		return 0
+	fi
+	wait_until 20 back_again
+	[ "$(cat "$W/kept")" = precious ]
+}
+back_again() {
+	echo true >"$C/exec" 2>/dev/null || { echo accept >"$C/ctl" 2>/dev/null; false; }
+}
+
+@test "a command whose server dies never reads as success" {
+	prepare
+	local n
+	exec 5<>"$C/exec"
+	read -r n <&5
+	echo "sleep $S" >&5
+	wait_until 10 test -n "$(cat "$C/runs/$n/started")"
+	kill -9 "$server"
+	within $((limit * 3 + 5)) cat <&5 >/dev/null 2>&1 || :
+	exec 5>&-
+	[ "$(cat "$C/runs/$n/exit")" != 0 ]
+	wait_until 10 grep -qE 'unknown|137' "$C/runs/$n/exit"
+}
+
+@test "a stopped server loses no command that runs: its output and exit code come whole" {
+	prepare
+	local n
+	exec 5<>"$C/exec"
+	read -r n <&5
+	echo 'for i in $(seq 100); do echo $i; sleep 0.02; done; exit 7' >&5
+	kill -STOP "$server"
+	answers_meanwhile
+	read -r -t 1 <> <(:) || :
+	kill -CONT "$server"
+	[ "$(within 30 cat <&5)" = "$(seq 100)" ]
+	exec 5>&-
+	[ "$(cat "$C/runs/$n/exit")" = 7 ]
+}
+
+@test "a full disk of the sandbox is ENOSPC while writing, or at close, never silence (row 16)" {
+	NAME=demo
+	url=local:
+	[ "$SERVER" = local ] || skip 'local only'
+	mount_it -o min-free=100000T 2>/dev/null || mount_it -o min-free=100T
+	mkdir "$MNT/demo"
+	M=$MNT/demo W=$M/workspace C=$M/ctl
+	run bash -c "head -c 10000000 /dev/zero > $W/f"
+	[ "$status" != 0 ] || {
+		run dd if=/dev/zero of="$W/g" bs=1M count=10
+		[ "$status" != 0 ]
+	}
+	[[ $output == *'No space left'* ]]
+}

@@ -34,7 +34,7 @@
  * After COMMIT the handle is an ordinary one. CLOSE of an uncommitted handle drops what was staged.
  * Where the file system has no nameless files, a temporary name in /tmp-like
  * space of the same file system outside /workspace is used, else none: the open is then unstaged
- * (the reply says which it was).
+ * (the reply says which it was). With FILEOP_O_EXCL a name is made at once and never staged: it is asked for to exclude others.
  */
 #ifndef SBX_FILEOP_H
 #define SBX_FILEOP_H
@@ -75,7 +75,7 @@ enum fileop_code {
 	FILEOP_WRITE,		   /* u64 handle, u64 offset, string data -> (all of it or an error); with FILEOP_O_APPEND the offset is ignored */
 	FILEOP_COMMIT,		   /* u64 handle -> attr */
 	FILEOP_FSYNC,		   /* u64 handle, u8 datasync -> */
-	FILEOP_READDIR,		   /* u64 handle, u32 max -> u8 eof, u32 count, count times: string name, attr, string link. Goes on where the last one stopped; . and .. are left out */
+	FILEOP_READDIR,		   /* u64 handle, u32 max -> u8 eof, u32 count, count times: string name, attr, string link. Goes on where the last one stopped; . and .. are left out. Ino 0: attributes cannot be had (no x on the directory), mode has the type alone */
 	FILEOP_REWINDDIR,	   /* u64 handle -> */
 	FILEOP_MKDIR,		   /* string path, u32 mode -> attr */
 	FILEOP_MKNOD,		   /* string path, u32 mode (with type: FIFO, socket, regular; else EPERM) -> attr */

@@ -79,6 +79,8 @@ deps:
 	contrib/deps
 deps-test:
 	contrib/deps test
+deps-bench:
+	contrib/deps bench
 
 run: deps all
 	contrib/demo start $(BUILD)
@@ -87,18 +89,13 @@ stop:
 
 check: deps-test all unit
 	BUILD=$(BUILD) SAN=$(SAN) tests/run $(TESTS)
-bench: deps-test all
+bench: deps-bench all
 	BUILD=$(BUILD) tests/bench/bench
 
 # These goals install compilers and libraries first, so nothing may be compiled before.
-ifneq ($(filter check bench,$(MAKECMDGOALS)),)
-READY := deps-test
-else ifneq ($(filter run,$(MAKECMDGOALS)),)
-READY := deps
-endif
-ifdef READY
-$(FS_SRC:%.c=$O/%.o) $(D_SRC:%.c=$O/%.o) $(UNIT_SRC:%.c=$O/%.o): | $(READY)
-endif
+READY := $(if $(filter bench,$(MAKECMDGOALS)),deps-bench) \
+	$(if $(filter check,$(MAKECMDGOALS)),deps-test) $(if $(filter run,$(MAKECMDGOALS)),deps)
+$(sort $(FS_SRC:%.c=$O/%.o) $(D_SRC:%.c=$O/%.o) $(UNIT_SRC:%.c=$O/%.o)): | $(READY)
 
 asan:
 	$(MAKE) SAN=address,undefined all unit
@@ -119,7 +116,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit deps deps-test run stop check bench asan tsan lint install uninstall clean
+.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan lint install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

@@ -29,7 +29,7 @@ enum ctl_kind {
 	CTL_VERBS,	/* .verbs: a line each, done by the write; .show for reading (settings) */
 	CTL_CALL,	/* .call: one line in, done by the write; the answer is read from the same opening; a fresh reader gets the last answer (.show if set) */
 	CTL_DOC,	/* .submit: a document sent whole at close or first read; the answer is read from the same opening */
-	CTL_TALK,	/* .submit for W alone (document), .talk for RW (conversation), .show for R (never waits) */
+	CTL_TALK,	/* .talk for RW (conversation) and for W alone (document; or .submit), .stream or .show for R (never waits) */
 	CTL_LINK	/* .target */
 };
 
@@ -74,6 +74,12 @@ struct ctl_talk_ops {
 	int (*line)(void *state, struct call *c, const char *text, size_t n);
 	ssize_t (*next)(void *state, void *p, size_t n); /* as ctl_stream_ops.next */
 	void (*close)(void *state);						 /* the last close: ends what still runs */
+	/*
+	 * An opening for writing alone (NULL: the row's submit). first: its first byte has come, the rest will follow;
+	 * document: all of it; waits for the end. first without document: it was cut or too long, nothing is to be done.
+	 */
+	int (*first)(void *state, struct call *c);
+	int (*document)(void *state, struct call *c, const char *text, size_t n);
 };
 void ctl_talk_wake(struct ctl_talk *t);
 
@@ -101,7 +107,8 @@ struct ctl_row {
 	const struct ctl_talk_ops *talk;
 	int (*target)(const struct ctl_ref *ref, struct call *c, struct buf *text);
 	struct timespec (*mtime)(const struct ctl_ref *ref); /* NULL: time of the last answer */
-	size_t max; /* longest document; 0: 16 MiB. Beyond: EFBIG */
+	int (*touch)(const struct ctl_ref *ref, struct call *c); /* utimens; NULL: succeeds and does nothing */
+	size_t max; /* longest document or line; 0: 16 MiB a document, 1 MiB a line of a conversation. Beyond: EFBIG */
 };
 
 /* Objects that come and go in a directory: looked up and listed by one generator. */

@@ -80,9 +80,10 @@ static void answer_entry(struct op *op, int err, struct node_entry *e)
 		return;
 	}
 	struct fuse_entry_param p = entry_param(f, e);
+	node_hand_out(e->node);
 	/* The request may have been given up meanwhile: then the kernel keeps no reference. */
 	if (fuse_reply_entry(op_finish(op), &p) < 0)
-		node_put(e->node);
+		node_forget(e->node, 1);
 }
 
 static void answer_attr(struct op *op, int err, const struct stat *st, double timeout)
@@ -133,7 +134,7 @@ static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void do_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
 	if (ino != FUSE_ROOT_ID)
-		node_put_many(node_of(req, ino), count);
+		node_forget(node_of(req, ino), count);
 	fuse_reply_none(req);
 }
 
@@ -141,7 +142,7 @@ static void do_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 {
 	for (size_t i = 0; i < count; i++)
 		if (forgets[i].ino != FUSE_ROOT_ID)
-			node_put_many(node_of(req, forgets[i].ino), forgets[i].nlookup);
+			node_forget(node_of(req, forgets[i].ino), forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 
@@ -294,10 +295,11 @@ static void do_create(
 	fi->keep_cache = (out.open_flags & FOPEN_KEEP_CACHE) != 0;
 	fi->nonseekable = (out.open_flags & FOPEN_NONSEEKABLE) != 0;
 	fi->noflush = (out.open_flags & FOPEN_NOFLUSH) != 0;
+	node_hand_out(n);
 	if (fuse_reply_create(op_finish(op), &p, fi) < 0) {
 		if (n->ops->release)
 			n->ops->release(n, NULL, o.file);
-		node_put(n);
+		node_forget(n, 1);
 	}
 }
 
@@ -487,6 +489,10 @@ bool node_filler_add(struct node_filler *f, const char *name, const struct stat 
 	}
 	if (n > left)
 		return false;
+	if (e && f->plus)
+		node_hand_out(e->node);
+	else if (e)
+		node_put(e->node);
 	f->used += n;
 	return true;
 }
@@ -764,6 +770,7 @@ void front_free(struct front *f)
 	if (f->se)
 		fuse_session_destroy(f->se);
 	op_table_free(f->ops);
+	node_forget_all();
 	node_put(f->root);
 	free(f);
 }

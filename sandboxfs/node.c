@@ -1,17 +1,45 @@
 /*
- * Reference counts of nodes. See node.h.
+ * Reference counts of nodes, and the list of those that exist. See node.h.
+ *
+ * The list is the one thing at file scope: nodes are made by rooms that do not know each other, and at the end of
+ * the mount the kernel sends no forget for what it still held.
  */
 #include "node.h"
 
 #include <assert.h>
+#include <pthread.h>
+
+static struct {
+	pthread_mutex_t lock;
+	struct node list, done; /* heads of rings */
+	uint64_t next_id;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER,
+	.list = { .next = &all.list, .prev = &all.list },
+	.done = { .next = &all.done, .prev = &all.done } };
+
+static void unlink_node(struct node *n)
+{
+	n->prev->next = n->next;
+	n->next->prev = n->prev;
+}
+
+static void link_node(struct node *head, struct node *n)
+{
+	n->next = head->next;
+	n->prev = head;
+	head->next->prev = n;
+	head->next = n;
+}
 
 void node_init(struct node *n, const struct node_ops *ops)
 {
-	static _Atomic uint64_t next_id = 1;
-
 	n->ops = ops;
-	n->id = atomic_fetch_add(&next_id, 1);
 	atomic_init(&n->refs, 1);
+	atomic_init(&n->lookups, 0);
+	pthread_mutex_lock(&all.lock);
+	n->id = ++all.next_id;
+	link_node(&all.list, n);
+	pthread_mutex_unlock(&all.lock);
 }
 
 struct node *node_get(struct node *n)
@@ -20,17 +48,53 @@ struct node *node_get(struct node *n)
 	return n;
 }
 
-void node_put_many(struct node *n, uint64_t count)
+static void put_many(struct node *n, uint64_t count)
 {
 	uint64_t before = atomic_fetch_sub(&n->refs, count);
 
 	assert(before >= count);
-	if (before == count && n->ops->destroy)
-		n->ops->destroy(n);
+	if (before != count)
+		return;
+	pthread_mutex_lock(&all.lock);
+	unlink_node(n);
+	pthread_mutex_unlock(&all.lock);
+	n->ops->destroy(n);
 }
 
 void node_put(struct node *n)
 {
 	if (n)
-		node_put_many(n, 1);
+		put_many(n, 1);
+}
+
+void node_hand_out(struct node *n)
+{
+	atomic_fetch_add(&n->lookups, 1);
+}
+
+void node_forget(struct node *n, uint64_t count)
+{
+	atomic_fetch_sub(&n->lookups, count);
+	put_many(n, count);
+}
+
+void node_forget_all(void)
+{
+	for (;;) {
+		struct node *n;
+		uint64_t count;
+
+		pthread_mutex_lock(&all.lock);
+		n = all.list.next;
+		if (n == &all.list) {
+			pthread_mutex_unlock(&all.lock);
+			return;
+		}
+		unlink_node(n);
+		link_node(&all.done, n);
+		count = atomic_exchange(&n->lookups, 0);
+		pthread_mutex_unlock(&all.lock);
+		if (count)
+			put_many(n, count);
+	}
 }

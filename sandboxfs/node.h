@@ -117,11 +117,17 @@ struct node {
 	const struct node_ops *ops;
 	uint64_t id; /* what the kernel calls it; unique for ever */
 	_Atomic uint64_t refs; /* kernel's lookups and our own holds alike */
+	_Atomic uint64_t lookups; /* of these the kernel's */
+	struct node *next, *prev; /* node.c's list */
 };
 
 void node_init(struct node *n, const struct node_ops *ops);
 struct node *node_get(struct node *n);
 void node_put(struct node *n);
-void node_put_many(struct node *n, uint64_t count); /* forget */
+
+/* For the front: a reference goes to the kernel, comes back, or (at the end of the mount) all come back. */
+void node_hand_out(struct node *n);
+void node_forget(struct node *n, uint64_t count);
+void node_forget_all(void);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 enum idmap { IDMAP_USER, IDMAP_NONE };
@@ -34,7 +35,15 @@ struct options {
 	uint64_t limit_processes; /* limits=processes:N,memory:SIZE,tmp:SIZE; 0: default */
 	uint64_t limit_memory;
 	uint64_t limit_tmp;
-	char *fsname; /* what /proc/mounts shows; made from server */
+	char *pass;				  /* options for the kernel, as they are */
+	/* of the command line */
+	char *given_mountpoint;
+	bool unmount, kill, help, version;
 };
+
+/* Reads a command line: 0, or a negative errno after it printed the sentence. options_release it in any case. */
+int options_parse(int argc, char **argv, struct options *o);
+void options_release(struct options *o);
+void options_help(FILE *to);
 
 #endif

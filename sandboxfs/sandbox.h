@@ -35,7 +35,11 @@ const char *sandbox_state_word(enum sandbox_state s);
 
 /* Opens the server that options name, and for a single container asks whether it answers. 0 and *out, or an errno with the sentence in c. */
 int server_new(const struct options *o, struct http *h, struct call *c, struct server **out);
-/* Ends everything: what the rooms above attached, then the sandboxes that run. */
+/*
+ * The end, in two steps, when no handler is at work any more: first what the rooms above attached and the sandboxes
+ * that run; then, when the kernel's nodes are gone as well, the memory.
+ */
+void server_end_sandboxes(struct server *s);
 void server_free(struct server *s);
 /* The front, for figures and for what is to be told to the kernel. */
 struct front;

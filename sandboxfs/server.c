@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "log.h"
@@ -435,23 +436,26 @@ static void cancel_start(struct sandbox *sb)
 	pthread_mutex_unlock(&sb->lock);
 }
 
-static void free_list(struct sandbox *list)
+static void end_list(struct sandbox *list)
 {
-	struct sandbox *sb, *next;
-
-	for (sb = list; sb; sb = sb->next)
+	for (struct sandbox *sb = list; sb; sb = sb->next) {
 		sandbox_release_attachments(sb);
-	for (sb = list; sb; sb = next) {
-		next = sb->next;
 		sandbox_stop(sb);
+	}
+}
+
+static void put_list(struct sandbox *list)
+{
+	struct sandbox *next;
+
+	for (struct sandbox *sb = list; sb; sb = next) {
+		next = sb->next;
 		sandbox_put(sb);
 	}
 }
 
-void server_free(struct server *s)
+void server_end_sandboxes(struct server *s)
 {
-	if (!s)
-		return;
 	pthread_mutex_lock(&s->lock);
 	s->stop = true;
 	for (struct sandbox *sb = s->sandboxes; sb; sb = sb->next)
@@ -461,12 +465,22 @@ void server_free(struct server *s)
 	call_cancel(&s->stopping);
 	if (s->has_prober)
 		pthread_join(s->prober, NULL);
+	s->has_prober = false;
 	pthread_mutex_lock(&s->lock);
 	while (s->background)
 		pthread_cond_wait(&s->changed, &s->lock);
 	pthread_mutex_unlock(&s->lock);
-	free_list(s->sandboxes);
-	free_list(s->destroyed);
+	end_list(s->sandboxes);
+	end_list(s->destroyed);
+}
+
+void server_free(struct server *s)
+{
+	if (!s)
+		return;
+	server_end_sandboxes(s);
+	put_list(s->sandboxes);
+	put_list(s->destroyed);
 	if (s->driver_state)
 		s->driver->close(s->driver_state);
 	fault_clear(&s->fault);
@@ -514,6 +528,7 @@ void server_describe_stats(struct server *s, struct buf *out)
 	http_counts(s->http, &requests, &sent, &received);
 	if (s->front)
 		front_counts(s->front, &ops, &active, &threads);
+	buf_printf(out, "pid %d\n", (int)getpid());
 	buf_printf(out, "kernel-requests %llu\nkernel-requests-active %llu\nthreads %llu\n",
 		(unsigned long long)ops, (unsigned long long)active, (unsigned long long)threads);
 	buf_printf(out, "requests %llu\nbytes-sent %llu\nbytes-received %llu\n",

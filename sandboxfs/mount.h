@@ -1,0 +1,19 @@
+/*
+ * Mount points: what is there, what the kernel is told, and taking away. Owns nothing.
+ */
+#ifndef SBX_MOUNT_H
+#define SBX_MOUNT_H
+
+#include "front.h"
+#include "options.h"
+
+/* The mount point is an existing directory, nothing of ours is mounted there (a stale one is taken away). Fills o->mountpoint. Prints its sentence. */
+int mount_prepare(struct options *o);
+/* Makes the mount. Prints its sentence. */
+int mount_make(struct front *f, const struct options *o);
+/* Detaches it, as umount does; busy ones lazily. 0 or a negative errno. */
+int mount_detach(const char *mountpoint, bool lazy);
+/* sandboxfs -u: waits until all is sent, unmounts, waits for the program's end. The exit status; prints what is left. */
+int mount_end(const struct options *o);
+
+#endif

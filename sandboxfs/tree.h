@@ -1,0 +1,26 @@
+/*
+ * The file tree of one sandbox: names, inodes, open files, over the file protocol.
+ *
+ * tree.c       nodes and names: the tables, and what they promise
+ * tree_names.c operations on names (lookup, mkdir, rename, …) and attributes
+ * tree_file.c  open files: reading, buffered writing, staging, flush
+ * tree_dir.c   listings
+ * tree_sync.c  barrier, invalidation, held bytes, what a sandbox asks of its files
+ * batch.c      one batch of the file protocol and its answer
+ *
+ * The rooms above see the two nodes below and nothing else.
+ */
+#ifndef SBX_TREE_H
+#define SBX_TREE_H
+
+#include "node.h"
+#include "sandbox.h"
+
+enum tree_root { TREE_WORKSPACE, TREE_SYSTEM };
+
+/* /workspace, or /, of the sandbox; new reference. Sends no request. */
+int tree_node(struct sandbox *sb, enum tree_root which, struct node **out);
+/* For `MNT/.ctl` with subdir=: what this name of the workspace's root answers. Takes the reference. */
+void tree_set_control(struct sandbox *sb, struct node *ctl);
+
+#endif

@@ -297,7 +297,7 @@ static int bring_up(
 	struct local *l, struct call *c, struct box *b, struct net_plan *net, struct pipes *p)
 {
 	int64_t until = call_now_ms() + START_MS;
-	pid_t pid;
+	pid_t pid = -1;
 	close(steal_fd(&p->info_out)); /* so that its end is seen */
 	close(steal_fd(&p->block_in));
 	int err = read_info(c, b->name, b->bwrap, p->info_in, until, &pid);
@@ -307,6 +307,9 @@ static int bring_up(
 	b->init = pidfd_open(pid, 0);
 	if (b->init < 0)
 		return child_ended(b->bwrap) ? box_failed(c, b->name, b->bwrap) : -errno;
+	err = local_dir_note(b->lock, pid);
+	if (err)
+		return call_fault(c, -err, NULL, "%s: its lock: %s", b->name, strerror(-err));
 	if (net->attach && (err = local_net_attach(l, c, net, pid, &b->slirp, &b->slirp_exit)))
 		return err;
 	if (write(p->block_out, "1", 1) != 1) {

@@ -45,12 +45,16 @@ int local_dir_each(const struct local *l, bool (*cb)(const char *name, void *arg
  * An OFD lock: the kernel drops it with the program, however that ends, and it can be asked about without being taken.
  */
 int local_dir_lock(const struct local *l, struct call *c, const char *name, int dir, int *fd);
+/* Notes in the lock what runs under it, for the next holder to wait for. */
+int local_dir_note(int lock, pid_t pid);
 /* 0 free, 1 and `pid N, PATH`. */
 int local_dir_in_use(const struct local *l, const char *name, char *detail, size_t size);
 /* Opens workspace or spool below dir, O_PATH: a directory of the sandbox's uid and no link, else a fault. made: create it if it is not there. */
 int local_dir_part(const struct local *l, struct call *c, const char *name, int dir,
 	const char *part, bool make, int *fd);
 int local_dir_destroy(struct local *l, struct call *c, const char *name);
+
+/* --- local_run.c --- */
 
 /* The private directory for sockets; leftovers of programs that died are removed. */
 int local_run_open(struct local *l, struct call *c);

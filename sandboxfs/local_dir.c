@@ -9,10 +9,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -23,7 +25,13 @@
 #include "local.h"
 #include "log.h"
 
-enum { NAME_LENGTH = 63, LOCK_TEXT = 8192, LOCK_PATIENCE_MS = 1000, LOCK_LOOK_MS = 20 };
+enum {
+	NAME_LENGTH = 63,
+	LOCK_TEXT = 8192,
+	LOCK_PATIENCE_MS = 300, /* a program that was just killed still closes its files */
+	LOCK_LOOK_MS = 20,
+	OLD_MS = 2000 /* what it started has so long to go by itself */
+};
 
 bool local_name_valid(const char *name)
 {
@@ -194,18 +202,15 @@ static pid_t lock_holder(int fd, char *path, size_t size)
 	long pid = strtol(text, &end, 10);
 	if (pid <= 0 || pid > INT32_MAX || *end != ' ')
 		return 0;
+	end[1 + strcspn(end + 1, "\n")] = 0;
 	for (char *at = ++end; *at; at++)
-		if ((unsigned char)*at < ' ' || *at == 127) {
-			if (*at == '\n' && !at[1])
-				*at = 0; /* the line's own end */
-			else
-				*at = '?';
-		}
+		if ((unsigned char)*at < ' ' || *at == 127)
+			*at = '?';
 	snprintf(path, size, "%s", end); /* cut: a sentence for a person */
 	return (pid_t)pid;
 }
 
-/* Takes the lock; waits a moment where its holder is known to be dead: the kernel is still closing its files. */
+/* Takes the lock; -EBUSY and its holder (0: not known) when another has it and keeps it. */
 static int lock_take(int fd, struct call *c, pid_t *holder, char *path, size_t size)
 {
 	for (int64_t until = call_now_ms() + LOCK_PATIENCE_MS;;) {
@@ -213,14 +218,66 @@ static int lock_take(int fd, struct call *c, pid_t *holder, char *path, size_t s
 		if (err != -EAGAIN && err != -EACCES)
 			return err;
 		*holder = lock_holder(fd, path, size);
-		bool dying = !*holder || (kill(*holder, 0) < 0 && errno == ESRCH);
-		if (!dying || call_now_ms() >= until)
+		if (call_now_ms() >= until)
 			return -EBUSY;
 		if (c && call_cancelled(c))
 			return -EINTR;
 		nanosleep(
 			&(struct timespec){0, LOCK_LOOK_MS * 1000000}, NULL); /* a lock cannot be polled */
 	}
+}
+
+/* When a process started, in ticks since boot; 0: there is none. With its number it names it for ever. */
+static unsigned long long start_time(pid_t pid)
+{
+	char path[64], text[1024];
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	char *at = strrchr(text, ')'); /* the command's name may hold anything */
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at + 1, NULL, 10) : 0;
+}
+
+/*
+ * The sandbox of a program that was killed dies with it, but the lock may be free a moment earlier. Waits for that moment,
+ * so that two sandboxes never have one workspace.
+ */
+static void wait_for_old(int lock)
+{
+	char text[LOCK_TEXT];
+	ssize_t n = pread(lock, text, sizeof text - 1, 0);
+	text[n > 0 ? n : 0] = 0;
+	char *line = strchr(text, '\n');
+	int pid;
+	unsigned long long started;
+	if (!line || sscanf(line + 1, "runs %d %llu", &pid, &started) != 2 || pid <= 1)
+		return;
+	AUTO_FD int fd = pidfd_open(pid, 0);
+	if (fd < 0 || start_time(pid) != started)
+		return;
+	struct pollfd p = {fd, POLLIN, 0};
+	if (poll(&p, 1, OLD_MS) == 0) {
+		log_error("a sandbox of a program that died still ran (pid %d): killed", pid);
+		pidfd_send_signal(fd, SIGKILL, NULL, 0); /* what fails here shows in the poll */
+		poll(&p, 1, OLD_MS);
+	}
+}
+
+int local_dir_note(int lock, pid_t pid)
+{
+	AUTO_BUF text = BUF_INIT;
+	struct stat st;
+	buf_printf(&text, "runs %d %llu\n", (int)pid, start_time(pid));
+	if (buf_error(&text))
+		return -ENOMEM;
+	if (fstat(lock, &st) < 0 || pwrite(lock, text.data, text.size, st.st_size) < 0)
+		return -errno;
+	return 0;
 }
 
 int local_dir_lock(const struct local *l, struct call *c, const char *name, int dir, int *fd)
@@ -244,6 +301,7 @@ int local_dir_lock(const struct local *l, struct call *c, const char *name, int 
 	if (fstat(dir, &mine) < 0 || fstatat(l->data, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
 		mine.st_ino != named.st_ino || mine.st_dev != named.st_dev)
 		return -ENOENT;
+	wait_for_old(lock);
 	AUTO_BUF text = BUF_INIT;
 	buf_printf(
 		&text, "%d %s\n", (int)getpid(), l->options->mountpoint ? l->options->mountpoint : "-");

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api_error.h"
 #include "cleanup.h"
 #include "frame_parser.h"
 #include "keeper.h"
@@ -379,52 +380,6 @@ static bool output_tend(struct kept *item, int64_t now, int64_t *next)
 
 /* ---- what callers do ---- */
 
-int output_refusal(struct call *c, int status, const struct buf *body)
-{
-	static const struct {
-		const char *code;
-		int err;
-	} table[] = {
-		{"COMMAND_EXECUTION_ERROR", EIO},
-		{"COMMAND_NOT_FOUND", ESRCH},
-		{"COMMAND_PERMISSION_DENIED", EPERM},
-		{"FILE_NOT_FOUND", ENOENT},
-		{"FILE_TOO_LARGE", EFBIG},
-		{"INVALID_COMMAND", EINVAL},
-		{"NO_SPACE", ENOSPC},
-		{"OPERATION_INTERRUPTED", ECANCELED},
-		{"PERMISSION_DENIED", EACCES},
-		{"PROCESS_NOT_FOUND", ESRCH},
-		{"RESOURCE_BUSY", EBUSY},
-		{"SERVICE_NOT_RESPONDING", ECONNREFUSED},
-		{"TOO_MANY_FILES", EMFILE},
-		{"VALIDATION_FAILED", EINVAL},
-	};
-	const char *code = NULL, *message = NULL;
-	struct json_object *o = json_tokener_parse(body->data ? body->data : ""), *v;
-	int err = status == 404 ? ENOTSUP : EIO;
-
-	if (json_object_object_get_ex(o, "code", &v))
-		code = json_object_get_string(v);
-	if (json_object_object_get_ex(o, "message", &v))
-		message = json_object_get_string(v);
-	for (size_t i = 0; code && i < sizeof(table) / sizeof(table[0]); i++) {
-		if (strcmp(code, table[i].code) == 0)
-			err = table[i].err;
-	}
-	/* The shell itself is always there: what could not be found is the directory. */
-	if (err == EIO && message && strstr(message, "ENOENT"))
-		err = ENOENT;
-	if (err == EIO && message && strstr(message, "E2BIG"))
-		err = E2BIG;
-	if (message)
-		call_fault(c, err, code, "%s", message);
-	else
-		call_fault(c, err, code, "the server answers %d", status);
-	json_object_put(o);
-	return -err;
-}
-
 /* New, in the keeper's list, busy with the caller. Takes body's content. */
 static int output_new(struct sandbox *sb, const char *id, const struct output_events *ev, void *arg,
 	struct output **out)
@@ -477,7 +432,7 @@ static bool output_start_settled(void *arg)
 static int output_start_fault(struct call *c, struct output *o)
 {
 	if (o->end.err == -EREMOTEIO)
-		return output_refusal(c, o->status, &o->error_body);
+		return api_error(c, o->status, o->error_body.data, o->error_body.size);
 	return call_fault(c, -o->end.err, NULL, "%s%s",
 		o->end.reason ? o->end.reason : strerror(-o->end.err),
 		o->end.may_run ? "; the command may have run" : "");

@@ -58,7 +58,4 @@ void output_close(struct output *o);
 /* Asks the sandbox to end command id (TERM, KILL after 2 s), without waiting; repeated while the link is down, for a minute. */
 int output_cancel(struct sandbox *sb, const char *id);
 
-/* The errno of an error body of the server, with the fault filled; status is its HTTP status. */
-int output_refusal(struct call *c, int status, const struct buf *body);
-
 #endif

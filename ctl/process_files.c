@@ -1,0 +1,725 @@
+/*
+ * The files of one process that can be read and written without waiting for it: settings, state, output, verbs.
+ *
+ * Output is asked for in pages of 256 KiB that are kept for a second, a few for the whole sandbox: `cat logs` is not one
+ * request for each 4 KiB. What the kernel asks for next is in the page; what has grown since is asked for anew.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "processes.h"
+
+enum { PAGE_SIZE = 256 << 10, PAGES_KEPT = 8, PAGE_FRESH_MS = 1000, KILL_WAIT_MS = 10000 };
+
+struct process_page {
+	struct process_page *next;
+	char *id;
+	enum spool_view view;
+	uint64_t off;
+	int64_t asked_ms;
+	struct buf data;
+};
+
+static struct process *process_of(const struct ctl_ref *ref)
+{
+	return ref->object;
+}
+
+/* ---- settings ---- */
+
+static void show_text(struct buf *out, const char *text)
+{
+	size_t n = strlen(text);
+
+	buf_add(out, text, n);
+	if (n > 0 && text[n - 1] != '\n')
+		buf_char(out, '\n');
+}
+
+/* What the sandbox says if it runs or nothing else is set, else the settings. *info is released by the caller. */
+static int look_settings(
+	const struct ctl_ref *ref, struct call *c, struct process_info *info, bool *settings)
+{
+	struct process *p = process_of(ref);
+	int err = process_look(ref, c, p, info);
+
+	if (err && err != -ENOENT)
+		return err;
+	AUTO_UNLOCK(&p->set->lock);
+	*settings = err || (!info->running && p->has_settings);
+	return 0;
+}
+
+static int show_cmd(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	struct process *p = process_of(ref);
+	AUTO_PROCESS_INFO info = {0};
+	bool settings;
+	int err = look_settings(ref, c, &info, &settings);
+
+	if (err)
+		return err;
+	AUTO_UNLOCK(&p->set->lock);
+	if (info.command)
+		show_text(out, info.command);
+	else if (p->command)
+		show_text(out, p->command);
+	return 0;
+}
+
+static int submit_cmd(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer)
+{
+	(void)answer; /* what it prints is in its other files */
+	if (n > 0 && memchr(text, 0, n))
+		return call_fault(c, EINVAL, NULL, "a command holds no NUL byte");
+	n -= n > 0 && text[n - 1] == '\n';
+	size_t blank = 0;
+	while (blank < n && strchr(" \t\r\n", text[blank]))
+		blank++;
+	if (blank == n)
+		return call_fault(c, EINVAL, NULL, "there is no command in it");
+	return process_begin(ref, c, process_of(ref), text, n);
+}
+
+static int show_cwd(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	struct process *p = process_of(ref);
+	AUTO_PROCESS_INFO info = {0};
+	bool settings;
+	int err = look_settings(ref, c, &info, &settings);
+
+	if (err)
+		return err;
+	AUTO_UNLOCK(&p->set->lock);
+	const char *cwd = settings ? p->cwd : info.cwd;
+	show_text(out, cwd && *cwd ? cwd : "/workspace");
+	return 0;
+}
+
+static int edit_cwd(struct process *p, void *arg)
+{
+	char *copy = strdup(arg);
+
+	if (!copy)
+		return -ENOMEM;
+	free(p->cwd);
+	p->cwd = copy;
+	p->has_settings = true;
+	return 0;
+}
+
+/* The one word of a text; *words owns it. An empty text has none. */
+static int one_word(struct call *c, const char *text, size_t n, char ***words, const char **word)
+{
+	int count;
+	int err = ctl_split(c, n > 0 ? text : "", n, &count, words);
+
+	if (err)
+		return err;
+	if (count > 1)
+		return call_fault(c, EINVAL, NULL, "one word is expected ('...' keeps blanks): %.*s",
+			(int)(n < 200 ? n : 200), text);
+	*word = count == 1 ? (*words)[0] : NULL;
+	return 0;
+}
+
+static int store_cwd(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
+{
+	AUTO_FREE char **words = NULL;
+	const char *word;
+	int err = one_word(c, text, n, &words, &word);
+
+	(void)append; /* one value: the newest holds */
+	if (err || !word)
+		return err;
+	return process_edit(ref, c, process_of(ref), edit_cwd, (void *)word);
+}
+
+static void show_seconds(struct buf *out, int64_t ms)
+{
+	buf_printf(out, "%lld", (long long)ms / 1000);
+	if (ms % 1000)
+		buf_printf(out, ".%03d", (int)(ms % 1000));
+	buf_char(out, '\n');
+}
+
+static int show_timeout(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	struct process *p = process_of(ref);
+	AUTO_PROCESS_INFO info = {0};
+	bool settings;
+	int err = look_settings(ref, c, &info, &settings);
+
+	if (err)
+		return err;
+	AUTO_UNLOCK(&p->set->lock);
+	int64_t ms = settings ? p->timeout_ms : info.timeout_ms;
+	if (ms > 0)
+		show_seconds(out, ms);
+	return 0;
+}
+
+static int edit_timeout(struct process *p, void *arg)
+{
+	p->timeout_ms = *(int64_t *)arg;
+	p->has_settings = true;
+	return 0;
+}
+
+static int store_timeout(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
+{
+	AUTO_FREE char **words = NULL;
+	const char *word;
+	int64_t ms = 0;
+	int err = one_word(c, text, n, &words, &word);
+
+	(void)append; /* one value: the newest holds */
+	if (err || !word)
+		return err;
+	if (ctl_parse_duration(word, &ms) < 0)
+		return call_fault(
+			c, EINVAL, NULL, "no duration: %s; use 30s, 10m, 2h, 500ms, 0 for none", word);
+	return process_edit(ref, c, process_of(ref), edit_timeout, &ms);
+}
+
+static int show_session(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	(void)ref, (void)c, (void)out; /* processes of this version belong to none */
+	return 0;
+}
+
+static int store_session(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
+{
+	AUTO_FREE char **words = NULL;
+	const char *word;
+	int err = one_word(c, text, n, &words, &word);
+
+	(void)ref, (void)append;
+	if (err || !word)
+		return err;
+	return call_fault(
+		c, ENOTSUP, NULL, "this version runs processes outside of sessions only; leave it empty");
+}
+
+static int show_env(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	struct process *p = process_of(ref);
+	AUTO_PROCESS_INFO info = {0};
+	bool settings;
+	int err = look_settings(ref, c, &info, &settings);
+
+	if (err)
+		return err;
+	AUTO_UNLOCK(&p->set->lock);
+	struct json_object *env = settings ? p->env : info.env;
+	if (!env)
+		return 0;
+	json_object_object_foreach(env, key, value)
+		buf_printf(out, "%s=%s\n", key, json_object_get_string(value));
+	return 0;
+}
+
+struct env_edit {
+	struct call *call;
+	const char *text;
+	size_t size;
+	bool append;
+};
+
+/* One line of env: KEY=VALUE sets, KEY alone takes away. */
+static int env_line(struct call *c, struct json_object *env, char *line)
+{
+	size_t n = strlen(line);
+
+	if (n > 0 && line[n - 1] == '\r')
+		line[n - 1] = 0;
+	if (!*line || *line == '#')
+		return 0;
+	if (!strchr(line, '=')) {
+		json_object_object_del(env, line);
+		return 0;
+	}
+	int err = process_env_set(env, line);
+	if (err == -EINVAL) /* the value may be a secret: it is not repeated */
+		return call_fault(c, EINVAL, NULL, "no name of a variable before = : %.*s",
+			(int)(strchr(line, '=') - line), line);
+	return err;
+}
+
+static int edit_env(struct process *p, void *arg)
+{
+	struct env_edit *e = arg;
+	struct json_object *env = json_object_new_object();
+	AUTO_FREE char *text = strndup(e->size > 0 ? e->text : "", e->size);
+	int err = env && text ? 0 : -ENOMEM;
+
+	if (!err && e->append && p->env) {
+		json_object_object_foreach(p->env, key, value)
+		{
+			if (json_object_object_add(env, key, json_object_get(value)) < 0)
+				err = -ENOMEM;
+		}
+	}
+	for (char *line = text, *next; !err && line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = 0;
+		err = env_line(e->call, env, line);
+	}
+	if (err) {
+		json_object_put(env);
+		return err;
+	}
+	json_object_put(p->env);
+	p->env = env;
+	p->has_settings = true;
+	return 0;
+}
+
+static int store_env(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
+{
+	struct env_edit e = {c, text, n, append};
+
+	if (n > 0 && memchr(text, 0, n))
+		return call_fault(c, EINVAL, NULL, "a variable holds no NUL byte");
+	return process_edit(ref, c, process_of(ref), edit_env, &e);
+}
+
+/* ---- state ---- */
+
+enum value { VALUE_PID, VALUE_STATUS, VALUE_EXIT, VALUE_STARTED, VALUE_ENDED, VALUE_DURATION };
+
+/* "2026-11-23T01:02:03.456Z" to milliseconds since 1970. */
+static bool parse_instant(const char *text, int64_t *ms)
+{
+	struct tm tm = {0};
+	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+	int64_t fraction = 0;
+
+	if (!rest)
+		return false;
+	if (*rest == '.') {
+		int64_t worth = 100;
+		for (rest++; *rest >= '0' && *rest <= '9'; rest++, worth /= 10)
+			fraction += (*rest - '0') * worth;
+	}
+	*ms = (int64_t)timegm(&tm) * 1000 + fraction;
+	return strcmp(rest, "Z") == 0;
+}
+
+static void put_duration(struct buf *out, const struct process_info *info)
+{
+	int64_t from, to;
+
+	if (!parse_instant(info->started, &from) || !parse_instant(info->ended, &to))
+		return;
+	int64_t ms = to > from ? to - from : 0;
+	buf_printf(out, "%lld.%03d\n", (long long)ms / 1000, (int)(ms % 1000));
+}
+
+/* Of one that the sandbox does not have. */
+static void put_absent(struct buf *out, enum value which, bool lost)
+{
+	if (which == VALUE_STATUS)
+		buf_str(out, lost ? "lost\n" : "new\n");
+	else if (which == VALUE_EXIT && lost)
+		buf_str(out, "unknown\n");
+}
+
+static int show_value(const struct ctl_ref *ref, struct call *c, struct buf *out, enum value which)
+{
+	struct process *p = process_of(ref);
+	AUTO_PROCESS_INFO info = {0};
+	int err = process_look(ref, c, p, &info);
+
+	if (err == -ENOENT) {
+		AUTO_UNLOCK(&p->set->lock);
+		put_absent(out, which, p->started_here || !p->draft);
+		return 0;
+	}
+	if (err)
+		return err;
+	switch (which) {
+	case VALUE_PID:
+		if (info.pid)
+			buf_printf(out, "%lld\n", (long long)info.pid);
+		break;
+	case VALUE_STATUS:
+		buf_printf(out, "%s\n", info.status[0] ? info.status : "error");
+		break;
+	case VALUE_EXIT:
+		if (info.has_exit && !info.running)
+			buf_printf(out, "%d\n", info.exit_code);
+		else if (!info.running)
+			buf_str(out, "unknown\n");
+		break;
+	case VALUE_STARTED:
+		show_text(out, info.started);
+		break;
+	case VALUE_ENDED:
+		show_text(out, info.ended);
+		break;
+	case VALUE_DURATION:
+		put_duration(out, &info);
+		break;
+	}
+	return 0;
+}
+
+#define SHOW_VALUE(name, which)                                                                    \
+	static int name(const struct ctl_ref *ref, struct call *c, struct buf *out)                    \
+	{                                                                                              \
+		return show_value(ref, c, out, which);                                                     \
+	}
+SHOW_VALUE(show_pid, VALUE_PID)
+SHOW_VALUE(show_status, VALUE_STATUS)
+SHOW_VALUE(show_exit, VALUE_EXIT)
+SHOW_VALUE(show_started, VALUE_STARTED)
+SHOW_VALUE(show_ended, VALUE_ENDED)
+SHOW_VALUE(show_duration, VALUE_DURATION)
+
+/* ---- output ---- */
+
+static void page_free(struct process_page *page)
+{
+	buf_release(&page->data);
+	free(page->id);
+	free(page);
+}
+
+void process_pages_drop(struct process_set *set, const char *id)
+{
+	struct process_page *gone = NULL;
+
+	pthread_mutex_lock(&set->lock);
+	for (struct process_page **at = &set->pages; *at;) {
+		struct process_page *page = *at;
+		if (id && strcmp(page->id, id) != 0) {
+			at = &page->next;
+			continue;
+		}
+		*at = page->next;
+		page->next = gone;
+		gone = page;
+	}
+	pthread_mutex_unlock(&set->lock);
+	while (gone) {
+		struct process_page *next = gone->next;
+		page_free(gone);
+		gone = next;
+	}
+}
+
+/* Copies what a kept page has at off; 0: none has it. */
+static size_t pages_read(struct process *p, enum spool_view view, void *to, size_t n, uint64_t off)
+{
+	int64_t oldest = call_now_ms() - PAGE_FRESH_MS;
+	AUTO_UNLOCK(&p->set->lock);
+
+	for (struct process_page *page = p->set->pages; page; page = page->next) {
+		if (page->view != view || page->asked_ms < oldest || strcmp(page->id, p->id) != 0 ||
+			off < page->off || off - page->off >= page->data.size)
+			continue;
+		size_t at = (size_t)(off - page->off), left = page->data.size - at;
+		if (n > left)
+			n = left;
+		memcpy(to, page->data.data + at, n);
+		return n;
+	}
+	return 0;
+}
+
+/* Takes data. */
+static void pages_keep(
+	struct process *p, enum spool_view view, uint64_t off, int64_t asked, struct buf *data)
+{
+	struct process_page *page = calloc(1, sizeof(*page)), *old = NULL;
+	unsigned count = 0;
+
+	if (!page || !(page->id = strdup(p->id))) { /* then it is asked for again */
+		free(page);
+		return;
+	}
+	page->view = view;
+	page->off = off;
+	page->asked_ms = asked;
+	page->data = *data;
+	*data = (struct buf)BUF_INIT;
+	pthread_mutex_lock(&p->set->lock);
+	page->next = p->set->pages;
+	p->set->pages = page;
+	for (struct process_page **at = &p->set->pages; *at; at = &(*at)->next) {
+		if (++count > PAGES_KEPT) {
+			old = steal(*at);
+			break;
+		}
+	}
+	pthread_mutex_unlock(&p->set->lock);
+	if (old)
+		page_free(old); /* always the last of the list */
+}
+
+static int output_size(
+	const struct ctl_ref *ref, struct call *c, enum spool_view view, uint64_t *size)
+{
+	AUTO_PROCESS_INFO info = {0};
+	int err = process_look(ref, c, process_of(ref), &info);
+
+	*size = info.size[view];
+	return err == -ENOENT ? 0 : err;
+}
+
+/* Why could it not be read at off? Bytes that are no longer kept are said so. */
+static int output_failed(
+	const struct ctl_ref *ref, struct call *c, enum spool_view view, uint64_t off, int err)
+{
+	AUTO_PROCESS_INFO info = {0};
+	struct call other; /* the first failure has its fault already */
+
+	if (err == -EINTR || err == -ETIMEDOUT || err == -EHOSTUNREACH)
+		return err;
+	call_init(&other, 0);
+	int look = process_look(ref, &other, process_of(ref), &info);
+	call_destroy(&other);
+	if (look || off >= info.first[view])
+		return err;
+	fault_clear(&c->fault);
+	return call_fault(c, ESPIPE, NULL,
+		"the first %llu bytes are no longer kept (-o output-max=); read on from there",
+		(unsigned long long)info.first[view]);
+}
+
+static ssize_t output_pread(const struct ctl_ref *ref, struct call *c, enum spool_view view,
+	void *to, size_t n, uint64_t off)
+{
+	struct process *p = process_of(ref);
+	AUTO_BUF data = BUF_INIT;
+	int64_t asked = call_now_ms();
+	size_t got = pages_read(p, view, to, n, off);
+
+	if (got > 0)
+		return (ssize_t)got;
+	if (!processes_reachable(ref->sandbox))
+		return 0;
+	int err = process_read(ref->sandbox, c, p->id, view, off, n > PAGE_SIZE ? n : PAGE_SIZE, &data);
+	if (err == -ENOENT) { /* a draft, or gone */
+		fault_clear(&c->fault);
+		return 0;
+	}
+	if (err)
+		return output_failed(ref, c, view, off, err);
+	got = n < data.size ? n : data.size;
+	if (got > 0)
+		memcpy(to, data.data, got);
+	if (data.size > got)
+		pages_keep(p, view, off, asked, &data);
+	return (ssize_t)got;
+}
+
+#define SIZED_VIEW(name, view)                                                                     \
+	static int name##_size(const struct ctl_ref *ref, struct call *c, uint64_t *size)              \
+	{                                                                                              \
+		return output_size(ref, c, view, size);                                                    \
+	}                                                                                              \
+	static ssize_t name##_pread(                                                                   \
+		const struct ctl_ref *ref, struct call *c, void *p, size_t n, uint64_t off)                \
+	{                                                                                              \
+		return output_pread(ref, c, view, p, n, off);                                              \
+	}
+SIZED_VIEW(stdout, SPOOL_STDOUT)
+SIZED_VIEW(stderr, SPOOL_STDERR)
+SIZED_VIEW(logs, SPOOL_BOTH)
+
+/* ---- verbs ---- */
+
+/* Ends it, and waits until it has. */
+static int end_process(const struct ctl_ref *ref, struct call *c)
+{
+	struct process *p = process_of(ref);
+	int err = process_signal(ref->sandbox, c, p->id, NULL);
+
+	if (!err)
+		err = process_wait(ref->sandbox, c, p->id, KILL_WAIT_MS);
+	if (err == -ETIMEDOUT)
+		return call_fault(
+			c, ETIMEDOUT, NULL, "it has not ended %d s after KILL", KILL_WAIT_MS / 1000);
+	return err;
+}
+
+static bool signal_ok(const char *s)
+{
+	static const char *const names[] = {"HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE",
+		"KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "CHLD", "CONT", "STOP", "TSTP",
+		"TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS"};
+	int64_t n;
+
+	if (ctl_parse_number(s, 1, 64, &n) == 0)
+		return true;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(s, names[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int verb_kill(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	struct process *p = process_of(ref);
+	AUTO_PROCESS_INFO info = {0};
+	const char *signal = argc > 1 ? argv[1] : NULL;
+
+	if (signal && strncmp(signal, "SIG", 3) == 0)
+		signal += 3;
+	if (signal && !signal_ok(signal))
+		return call_fault(
+			c, EINVAL, NULL, "no signal: %s; use TERM, INT, KILL or a number", argv[1]);
+	int err = process_look(ref, c, p, &info);
+	if (err == -ENOENT)
+		return call_fault(c, ESRCH, NULL, "it does not run; there is nothing to kill");
+	if (err || !info.running)
+		return err;
+	return signal ? process_signal(ref->sandbox, c, p->id, signal) : end_process(ref, c);
+}
+
+static int verb_restart(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	AUTO_PROCESS_INFO info = {0};
+	int err = process_look(ref, c, process_of(ref), &info);
+
+	(void)argc, (void)argv; /* it takes no words */
+	if (!err && info.running)
+		err = end_process(ref, c);
+	if (err && err != -ENOENT)
+		return err;
+	return process_begin(ref, c, process_of(ref), NULL, 0);
+}
+
+static const struct ctl_verb process_verbs[] = {
+	{"kill", 0, 1, verb_kill, "kill [TERM|INT|KILL|N]"},
+	{"restart", 0, 0, verb_restart, "restart"},
+	{NULL, 0, 0, NULL, NULL},
+};
+
+/* ---- the table ---- */
+
+static const struct ctl_row process_rows[] = {
+	{.name = "cmd",
+		.mode = 0600,
+		.kind = CTL_DOC,
+		.grammar = "W a command starts it (EBUSY while it runs; after its end: again, with empty "
+				   "logs); R the command",
+		.submit = submit_cmd,
+		.show = show_cmd},
+	{.name = "cwd",
+		.mode = 0600,
+		.kind = CTL_TEXT,
+		.grammar = "RW its directory, before the start",
+		.show = show_cwd,
+		.store = store_cwd},
+	{.name = "env",
+		.mode = 0600,
+		.kind = CTL_TEXT,
+		.grammar = "RW KEY=VALUE lines, before the start; >> adds, KEY alone takes away",
+		.show = show_env,
+		.store = store_env},
+	{.name = "timeout",
+		.mode = 0600,
+		.kind = CTL_TEXT,
+		.grammar = "RW 30s 10m 2h, before the start; it is ended after that (exit 124)",
+		.show = show_timeout,
+		.store = store_timeout},
+	{.name = "session",
+		.mode = 0600,
+		.kind = CTL_TEXT,
+		.grammar = "RW empty: it belongs to no session",
+		.show = show_session,
+		.store = store_session},
+	{.name = "pid",
+		.mode = 0400,
+		.kind = CTL_TEXT,
+		.grammar = "R its number in the sandbox",
+		.show = show_pid},
+	{.name = "status",
+		.mode = 0400,
+		.kind = CTL_TEXT,
+		.grammar = "R new starting running completed failed killed error lost",
+		.show = show_status},
+	{.name = "exit",
+		.mode = 0400,
+		.kind = CTL_TEXT,
+		.grammar = "R empty while it runs, its exit code, or unknown",
+		.show = show_exit},
+	{.name = "started", .mode = 0400, .kind = CTL_TEXT, .grammar = "R when", .show = show_started},
+	{.name = "ended", .mode = 0400, .kind = CTL_TEXT, .grammar = "R when", .show = show_ended},
+	{.name = "duration",
+		.mode = 0400,
+		.kind = CTL_TEXT,
+		.grammar = "R seconds, once it has ended",
+		.show = show_duration},
+	{.name = "stdout",
+		.mode = 0400,
+		.kind = CTL_SIZED,
+		.grammar = "R what it printed so far",
+		.size = stdout_size,
+		.pread = stdout_pread},
+	{.name = "stderr",
+		.mode = 0400,
+		.kind = CTL_SIZED,
+		.grammar = "R what it printed so far",
+		.size = stderr_size,
+		.pread = stderr_pread},
+	{.name = "logs",
+		.mode = 0400,
+		.kind = CTL_SIZED,
+		.grammar = "R both as they came, a snapshot that grows",
+		.size = logs_size,
+		.pread = logs_pread},
+	{.name = "follow",
+		.mode = 0400,
+		.kind = CTL_STREAM,
+		.grammar = "R both from the first byte to its end, as they come",
+		.stream = &process_follow_stream},
+	{.name = "follow.json",
+		.mode = 0400,
+		.kind = CTL_STREAM,
+		.grammar = "R the same as events, one a line",
+		.stream = &process_follow_json_stream},
+	{.name = "wait",
+		.mode = 0400,
+		.kind = CTL_STREAM,
+		.grammar = "R waits for its end, then the exit code or unknown",
+		.stream = &process_wait_stream},
+	{.name = "wait-port",
+		.mode = 0600,
+		.kind = CTL_CALL,
+		.grammar = "W PORT [http|tcp] [path=/] [status=200-399] [interval=500ms] [timeout=DUR] "
+				   "waits for it; RW ready [STATUS]",
+		.call = process_call_wait_port},
+	{.name = "wait-log",
+		.mode = 0600,
+		.kind = CTL_CALL,
+		.grammar = "W [timeout=DUR] [stream=stdout|stderr] REGEX waits for a line; RW the line, "
+				   "then each group",
+		.call = process_call_wait_log},
+	{.name = "ctl",
+		.mode = 0600,
+		.kind = CTL_VERBS,
+		.grammar = "W kill [TERM|INT|KILL|N], restart",
+		.verbs = process_verbs},
+	{.name = NULL},
+};
+
+const struct ctl_dir process_dir = {
+	.help = "One process: what it is, what it says, how it ends.",
+	.rows = process_rows,
+	.list_help = true,
+};

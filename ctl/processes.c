@@ -1,0 +1,742 @@
+/*
+ * processes/: which processes there are, how they come and go, and how they start.
+ *
+ * What is listed: what the sandbox lists, drafts of this mount (mkdir), and what this mount started in a sandbox that is gone since
+ * (`lost`), until rmdir. Looking never starts a sandbox: one that does not run has no processes.
+ */
+#include "processes.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "cleanup.h"
+
+static const char process_set_key;
+
+/* ---- the set ---- */
+
+static void *process_set_make(struct sandbox *sb)
+{
+	struct process_set *set = calloc(1, sizeof(*set));
+
+	(void)sb; /* whoever uses it comes with its sandbox */
+	if (!set)
+		return NULL;
+	pthread_mutex_init(&set->lock, NULL);
+	set->refs = 1;
+	return set;
+}
+
+/* Drops a reference and the lock. */
+static void process_set_put(struct process_set *set)
+{
+	bool last = --set->refs == 0;
+
+	pthread_mutex_unlock(&set->lock);
+	if (!last)
+		return;
+	process_pages_drop(set, NULL);
+	pthread_mutex_destroy(&set->lock);
+	free(set);
+}
+
+static void process_clear(struct process *p)
+{
+	free(p->command);
+	free(p->cwd);
+	json_object_put(p->env);
+	p->command = p->cwd = NULL;
+	p->env = NULL;
+	p->timeout_ms = 0;
+	p->has_settings = false;
+}
+
+/* Drops a reference and the lock of its set. */
+static void process_put_locked(struct process *p)
+{
+	struct process_set *set = p->set;
+
+	if (--p->refs > 0) {
+		pthread_mutex_unlock(&set->lock);
+		return;
+	}
+	for (struct process **at = &set->first; *at; at = &(*at)->next) {
+		if (*at == p) {
+			*at = p->next;
+			break;
+		}
+	}
+	process_clear(p);
+	free(p->id);
+	free(p);
+	process_set_put(set);
+}
+
+static void process_put(void *object)
+{
+	struct process *p = object;
+
+	pthread_mutex_lock(&p->set->lock);
+	process_put_locked(p);
+}
+
+static void *process_hold(void *object)
+{
+	struct process *p = object;
+	AUTO_UNLOCK(&p->set->lock);
+
+	p->refs++;
+	return p;
+}
+
+/* Forgets it; with `ended` only if it was started here, and is not being started again at this moment. */
+static void process_unpin(struct process *p, bool ended)
+{
+	pthread_mutex_lock(&p->set->lock);
+	if (ended && (!p->started_here || p->starting || p->draft)) {
+		pthread_mutex_unlock(&p->set->lock);
+		return;
+	}
+	bool pinned = p->pinned;
+	p->pinned = p->draft = p->started_here = false;
+	process_clear(p);
+	process_follow_begin(p, NULL);
+	if (pinned)
+		process_put_locked(p);
+	else
+		pthread_mutex_unlock(&p->set->lock);
+}
+
+static void process_set_release(void *data)
+{
+	struct process_set *set = data;
+
+	for (;;) {
+		struct process *pinned = NULL;
+
+		pthread_mutex_lock(&set->lock);
+		for (struct process *p = set->first; p && !pinned; p = p->next)
+			pinned = p->pinned ? p : NULL;
+		if (!pinned)
+			break;
+		pinned->refs++; /* it must last until its pin is out */
+		pthread_mutex_unlock(&set->lock);
+		process_unpin(pinned, false);
+		process_put(pinned);
+	}
+	process_set_put(set);
+}
+
+struct process_set *process_set_of(struct sandbox *sb)
+{
+	return sandbox_attach(sb, &process_set_key, process_set_make, process_set_release);
+}
+
+/* With the lock held. */
+static struct process *process_set_find(struct process_set *set, const char *id)
+{
+	struct process *p = set->first;
+
+	while (p && strcmp(p->id, id) != 0)
+		p = p->next;
+	return p;
+}
+
+/* New reference to the process of this id, which is made if need be; *made tells. NULL: out of memory. */
+static struct process *process_set_get(struct process_set *set, const char *id, bool *made)
+{
+	AUTO_UNLOCK(&set->lock);
+	struct process *p = process_set_find(set, id);
+
+	*made = !p;
+	if (p) {
+		p->refs++;
+		return p;
+	}
+	p = calloc(1, sizeof(*p));
+	if (!p || !(p->id = strdup(id))) {
+		free(p);
+		return NULL;
+	}
+	p->set = set;
+	set->refs++;
+	p->refs = 1;
+	p->next = set->first;
+	set->first = p;
+	return p;
+}
+
+/* ---- what is known of one ---- */
+
+bool processes_reachable(struct sandbox *sb)
+{
+	struct sandbox_status st;
+	bool ours = strncmp(sandbox_options(sb)->server, "local:", 6) == 0;
+
+	sandbox_get_status(sb, &st);
+	switch (st.state) {
+	case SANDBOX_RUNNING:
+	case SANDBOX_UNREACHABLE:
+	case SANDBOX_REPLACED:
+		return true;
+	case SANDBOX_IN_USE:
+		return false;
+	default: /* a server of somebody else's runs already; ours would be started by the question */
+		return !ours;
+	}
+}
+
+bool process_lost(struct sandbox *sb, struct process *p)
+{
+	struct sandbox_status st;
+
+	bool reachable = processes_reachable(sb);
+
+	sandbox_get_status(sb, &st);
+	AUTO_UNLOCK(&p->set->lock);
+	if (!p->started_here)
+		return false;
+	if (!reachable)
+		return true;
+	if (p->boot[0] && st.boot[0])
+		return strcmp(p->boot, st.boot) != 0;
+	return p->since.tv_sec != st.since.tv_sec || p->since.tv_nsec != st.since.tv_nsec;
+}
+
+int process_look(
+	const struct ctl_ref *ref, struct call *c, struct process *p, struct process_info *out)
+{
+	memset(out, 0, sizeof(*out));
+	if (!processes_reachable(ref->sandbox))
+		return -ENOENT;
+	int err = process_get(ref->sandbox, c, p->id, out);
+	if (err)
+		return err;
+	pthread_mutex_lock(&p->set->lock);
+	bool news = !out->running && !p->end_told;
+	p->end_told = !out->running;
+	pthread_mutex_unlock(&p->set->lock);
+	if (news) /* who learns of its end must not meet yesterday's files */
+		sandbox_invalidate(ref->sandbox);
+	return 0;
+}
+
+static int process_find(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
+{
+	struct process_set *set;
+	struct process_info info = {0};
+	bool made;
+
+	if (!process_id_ok(name))
+		return -ENOENT;
+	set = process_set_of(dir->sandbox);
+	if (!set)
+		return -ENOMEM;
+	struct process *p = process_set_get(set, name, &made);
+	if (!p)
+		return -ENOMEM;
+	int err = process_look(dir, c, p, &info);
+	process_info_release(&info);
+	if (err == -ENOENT) {
+		pthread_mutex_lock(&set->lock);
+		bool draft = p->draft || p->starting;
+		pthread_mutex_unlock(&set->lock);
+		if (draft || process_lost(dir->sandbox, p))
+			err = 0;
+		else
+			process_unpin(p, true); /* its record is gone: somebody removed it */
+	}
+	if (err)
+		process_put(p);
+	else
+		*object = p;
+	return err;
+}
+
+/* ---- listing ---- */
+
+struct names {
+	char **name;
+	size_t count, room;
+	bool failed;
+};
+
+static bool names_add(const char *name, void *arg)
+{
+	struct names *n = arg;
+
+	for (size_t i = 0; i < n->count; i++) {
+		if (strcmp(n->name[i], name) == 0)
+			return true;
+	}
+	if (n->count == n->room) {
+		size_t room = n->room ? n->room * 2 : 32;
+		char **more = realloc(n->name, room * sizeof(*more));
+		if (!more) {
+			n->failed = true;
+			return false;
+		}
+		n->name = more;
+		n->room = room;
+	}
+	n->name[n->count] = strdup(name);
+	n->failed = !n->name[n->count];
+	n->count += !n->failed;
+	return !n->failed;
+}
+
+static void names_release(struct names *n)
+{
+	for (size_t i = 0; i < n->count; i++)
+		free(n->name[i]);
+	free(n->name);
+}
+
+static int process_each(
+	const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg), void *arg)
+{
+	struct process_set *set = process_set_of(dir->sandbox);
+	__attribute__((cleanup(names_release))) struct names names = {0}, here = {0};
+	int err;
+
+	if (!set)
+		return -ENOMEM;
+	if (processes_reachable(dir->sandbox)) {
+		err = process_list(dir->sandbox, c, names_add, &names);
+		if (err)
+			return err;
+	}
+	pthread_mutex_lock(&set->lock);
+	for (struct process *p = set->first; p; p = p->next) {
+		if (p->pinned)
+			names_add(p->id, &here);
+	}
+	pthread_mutex_unlock(&set->lock);
+	for (size_t i = 0; i < here.count; i++) {
+		void *object;
+		if (process_find(dir, c, here.name[i], &object) < 0)
+			continue;
+		process_put(object);
+		names_add(here.name[i], &names);
+	}
+	if (names.failed || here.failed)
+		return -ENOMEM;
+	for (size_t i = 0; i < names.count && cb(names.name[i], arg); i++)
+		;
+	return 0;
+}
+
+/* ---- coming and going ---- */
+
+static int process_bad_id(struct call *c)
+{
+	return call_fault(c, EINVAL, NULL,
+		"no id of a process; use 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not new "
+		"or help");
+}
+
+static int process_make(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
+{
+	struct process_set *set;
+	bool made;
+
+	if (!process_id_ok(name))
+		return process_bad_id(c);
+	set = process_set_of(dir->sandbox);
+	if (!set)
+		return -ENOMEM;
+	struct process *p = process_set_get(set, name, &made);
+	if (!p)
+		return -ENOMEM;
+	pthread_mutex_lock(&set->lock);
+	if (p->pinned) {
+		process_put_locked(p);
+		return -EEXIST;
+	}
+	p->pinned = p->draft = p->has_settings = true;
+	p->refs++;
+	pthread_mutex_unlock(&set->lock);
+	*object = p;
+	return 0;
+}
+
+static int process_busy(struct call *c, const struct process *p)
+{
+	return call_fault(c, EBUSY, NULL, "it is running; echo kill > processes/%s/ctl ends it", p->id);
+}
+
+static int process_remove(const struct ctl_ref *dir, struct call *c, const char *name)
+{
+	struct process_info info = {0};
+	void *object;
+	int err = process_find(dir, c, name, &object);
+
+	if (err)
+		return err;
+	struct process *p = object;
+	err = process_look(dir, c, p, &info);
+	bool running = info.running;
+	process_info_release(&info);
+	pthread_mutex_lock(&p->set->lock);
+	running = running || p->starting;
+	pthread_mutex_unlock(&p->set->lock);
+	if (running)
+		err = process_busy(c, p);
+	else if (err == 0)
+		err = process_forget(dir->sandbox, c, p->id);
+	else if (err == -ENOENT)
+		err = 0;
+	if (!err) {
+		process_unpin(p, false);
+		process_pages_drop(p->set, p->id);
+	}
+	process_put(p);
+	return err;
+}
+
+/* ---- settings and start ---- */
+
+/* Takes over what the sandbox says, unless there are settings already. With the lock held. */
+static int process_adopt(struct process *p, const struct process_info *info)
+{
+	if (p->has_settings)
+		return 0;
+	process_clear(p);
+	p->command = strdup(info->command);
+	p->cwd = info->cwd[0] ? strdup(info->cwd) : NULL;
+	if (!p->command || (info->cwd[0] && !p->cwd))
+		return -ENOMEM;
+	p->env = json_object_get(info->env);
+	p->timeout_ms = info->timeout_ms;
+	p->has_settings = true;
+	return 0;
+}
+
+int process_edit(const struct ctl_ref *ref, struct call *c, struct process *p,
+	int (*edit)(struct process *p, void *arg), void *arg)
+{
+	AUTO_PROCESS_INFO info = {0};
+	int err = process_look(ref, c, p, &info);
+
+	if (err && err != -ENOENT)
+		return err;
+	AUTO_UNLOCK(&p->set->lock);
+	if (info.running || p->starting)
+		return call_fault(c, EBUSY, NULL, "it is running; this is set before the start");
+	if (!err)
+		err = process_adopt(p, &info);
+	else
+		err = 0;
+	return err ? err : edit(p, arg);
+}
+
+/* Reserves the start: settings are complete and nobody else starts it. */
+static int process_claim(struct call *c, struct process *p, const struct process_info *info,
+	const char *command, size_t n)
+{
+	AUTO_UNLOCK(&p->set->lock);
+	if (info->running || p->starting)
+		return process_busy(c, p);
+	if (info->command && process_adopt(p, info) < 0)
+		return -ENOMEM;
+	if (command) {
+		char *copy = strndup(command, n);
+		if (!copy)
+			return -ENOMEM;
+		free(p->command);
+		p->command = copy;
+	}
+	if (!p->command)
+		return call_fault(
+			c, EINVAL, NULL, "it has no command yet; write one to processes/%s/cmd", p->id);
+	p->has_settings = true;
+	p->starting = true;
+	return 0;
+}
+
+static void process_started(struct sandbox *sb, struct process *p, int err)
+{
+	struct sandbox_status st;
+
+	sandbox_get_status(sb, &st);
+	AUTO_UNLOCK(&p->set->lock);
+	p->starting = false;
+	if (!p->pinned) {
+		p->pinned = true;
+		p->refs++;
+	}
+	if (err) { /* it can be tried again, with the same settings */
+		p->draft = p->draft || !p->started_here;
+		return;
+	}
+	p->draft = false;
+	p->started_here = true;
+	p->end_told = false;
+	memcpy(p->boot, st.boot, sizeof(p->boot));
+	p->since = st.since;
+	process_follow_begin(p, p->id);
+}
+
+int process_begin(
+	const struct ctl_ref *ref, struct call *c, struct process *p, const char *command, size_t n)
+{
+	AUTO_PROCESS_INFO info = {0};
+	int err = sandbox_ready(ref->sandbox, c);
+
+	if (!err)
+		err = process_look(ref, c, p, &info);
+	bool known = !err;
+	if (err && err != -ENOENT)
+		return err;
+	err = process_claim(c, p, &info, command, n);
+	if (err)
+		return err;
+	/* While it is starting nobody else changes its settings. */
+	struct process_spec spec = {
+		.command = p->command,
+		.size = strlen(p->command),
+		.cwd = p->cwd,
+		.env = p->env,
+		.timeout_ms = p->timeout_ms,
+	};
+	err = sandbox_barrier(ref->sandbox, c);
+	if (!err && known)
+		err = process_forget(ref->sandbox, c, p->id);
+	process_pages_drop(p->set, p->id);
+	if (!err)
+		err = process_start(ref->sandbox, c, p->id, &spec);
+	process_started(ref->sandbox, p, err);
+	return err;
+}
+
+/* ---- new ---- */
+
+static int make_id(char out[40])
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+	unsigned char random[6];
+	struct timespec now;
+	AUTO_BUF id = BUF_INIT;
+
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		return -EIO;
+	clock_gettime(CLOCK_REALTIME, &now);
+	buf_printf(&id, "proc_%lld_", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+	for (size_t i = 0; i < sizeof(random); i++)
+		buf_char(&id, letters[random[i] % (sizeof(letters) - 1)]);
+	if (buf_error(&id) || id.size >= 40)
+		return -ENOMEM;
+	memcpy(out, id.data, id.size + 1);
+	return 0;
+}
+
+/* What a JSON document asks for; strings are borrowed from it. */
+struct request {
+	const char *id, *command, *cwd;
+	int command_size;
+	struct json_object *env; /* new */
+	int64_t timeout_ms;
+};
+
+static int request_text(struct call *c, struct json_object *o, const char *key, const char **out)
+{
+	struct json_object *v;
+
+	if (!json_object_object_get_ex(o, key, &v) || !v)
+		return 0;
+	if (!json_object_is_type(v, json_type_string))
+		return call_fault(c, EINVAL, NULL, "\"%s\" is not a string", key);
+	*out = json_object_get_string(v);
+	if (strlen(*out) != (size_t)json_object_get_string_len(v))
+		return call_fault(c, EINVAL, NULL, "\"%s\" holds a NUL byte", key);
+	return 0;
+}
+
+static int request_env(struct call *c, struct json_object *given, struct json_object **out)
+{
+	if (!json_object_is_type(given, json_type_object))
+		return call_fault(c, EINVAL, NULL, "\"env\" is not an object of strings");
+	*out = json_object_new_object();
+	if (!*out)
+		return -ENOMEM;
+	json_object_object_foreach(given, key, value)
+	{
+		AUTO_BUF pair = BUF_INIT;
+
+		if (!value) /* as the server has it: null is not set */
+			continue;
+		if (!json_object_is_type(value, json_type_string))
+			return call_fault(c, EINVAL, NULL, "\"env\": the value of %s is not a string", key);
+		buf_printf(&pair, "%s=%s", key, json_object_get_string(value));
+		int err = buf_error(&pair);
+		if (!err && strchr(key, '='))
+			err = -EINVAL;
+		if (!err)
+			err = process_env_set(*out, pair.data);
+		if (err == -EINVAL)
+			return call_fault(c, EINVAL, NULL, "\"env\": \"%s\" is no name of a variable", key);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int request_read(struct call *c, struct json_object *o, struct request *r)
+{
+	/* The SDK's names. Those that would need a callback, or what only its objects have, change nothing. */
+	static const char *const keys[] = {"command", "processId", "sessionId", "cwd", "env", "timeout",
+		"encoding", "autoCleanup", "stream", "onOutput", "origin", NULL};
+	struct json_object *v;
+	const char *session = NULL;
+	int err = ctl_check_keys(c, o, keys);
+
+	if (!err)
+		err = request_text(c, o, "command", &r->command);
+	if (!err)
+		err = request_text(c, o, "processId", &r->id);
+	if (!err)
+		err = request_text(c, o, "cwd", &r->cwd);
+	if (!err)
+		err = request_text(c, o, "sessionId", &session);
+	if (!err && session && *session)
+		err = call_fault(c, ENOTSUP, NULL,
+			"this version runs processes outside of sessions only; leave sessionId out");
+	if (!err && !r->command)
+		err = call_fault(c, EINVAL, NULL, "\"command\" is missing");
+	if (!err && r->id && !process_id_ok(r->id))
+		err = process_bad_id(c);
+	if (!err && json_object_object_get_ex(o, "timeout", &v) && v) {
+		if (!json_object_is_type(v, json_type_int) || json_object_get_int64(v) < 0)
+			return call_fault(c, EINVAL, NULL, "\"timeout\" is not a number of milliseconds");
+		r->timeout_ms = json_object_get_int64(v);
+	}
+	if (!err && json_object_object_get_ex(o, "env", &v) && v)
+		err = request_env(c, v, &r->env);
+	return err;
+}
+
+static int process_configure(struct call *c, struct process *p, const struct request *r)
+{
+	char *cwd = r->cwd && *r->cwd ? strdup(r->cwd) : NULL;
+
+	if (r->cwd && *r->cwd && !cwd)
+		return -ENOMEM;
+	AUTO_UNLOCK(&p->set->lock);
+	if (p->starting) {
+		free(cwd);
+		return process_busy(c, p);
+	}
+	process_clear(p);
+	p->cwd = cwd;
+	p->env = json_object_get(r->env);
+	p->timeout_ms = r->timeout_ms;
+	p->has_settings = true;
+	return 0;
+}
+
+static bool is_blank_text(const char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (!strchr(" \t\r\n", text[i]))
+			return false;
+	}
+	return true;
+}
+
+static int process_new(const struct ctl_ref *ref, struct call *c, const struct request *r, size_t n,
+	struct buf *answer)
+{
+	struct process_set *set = process_set_of(ref->sandbox);
+	struct process_info info = {0};
+	char made_id[40];
+	bool made;
+	int err = 0;
+
+	if (is_blank_text(r->command, n))
+		return call_fault(c, EINVAL, NULL, "there is no command in it");
+	if (!r->id)
+		err = make_id(made_id);
+	if (err || !set)
+		return err ? err : -ENOMEM;
+	struct process *p = process_set_get(set, r->id ? r->id : made_id, &made);
+	if (!p)
+		return -ENOMEM;
+	if (r->id) { /* one that runs keeps its settings */
+		err = process_look(ref, c, p, &info);
+		if (info.running)
+			err = process_busy(c, p);
+		else if (err == -ENOENT)
+			err = 0;
+		process_info_release(&info);
+	}
+	if (!err)
+		err = process_configure(c, p, r);
+	if (!err)
+		err = process_begin(ref, c, p, r->command, n);
+	if (err && made)
+		process_unpin(p, false); /* a request that failed leaves nothing behind */
+	if (!err)
+		buf_printf(answer, "%s\n", p->id);
+	process_put(p);
+	return err;
+}
+
+static int process_new_submit(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer)
+{
+	struct request r = {0};
+	struct json_object *o = NULL;
+	int err;
+
+	if (n > 0 && memchr(text, 0, n))
+		return call_fault(c, EINVAL, NULL, "a command holds no NUL byte");
+	if (!ctl_is_json(text, n)) {
+		r.command = n > 0 ? text : "";
+		n -= n > 0 && text[n - 1] == '\n';
+		return process_new(ref, c, &r, n, answer);
+	}
+	err = ctl_parse_json(c, text, n, &o);
+	if (!err)
+		err = request_read(c, o, &r);
+	if (!err)
+		err = process_new(ref, c, &r, strlen(r.command), answer);
+	json_object_put(r.env);
+	json_object_put(o);
+	return err;
+}
+
+static const struct ctl_row process_row = {.name = "ID",
+	.mode = 0700,
+	.kind = CTL_DIR,
+	.dir = &process_dir,
+	.grammar = "a process; mkdir ID, set cwd, timeout, env, then write cmd; rmdir forgets one that "
+			   "has ended"};
+
+static const struct ctl_set process_objects = {
+	.row = &process_row,
+	.find = process_find,
+	.each = process_each,
+	.get = process_hold,
+	.put = process_put,
+	.make = process_make,
+	.remove = process_remove,
+};
+
+static const struct ctl_row process_set_rows[] = {
+	{.name = "new",
+		.mode = 0600,
+		.kind = CTL_DOC,
+		.grammar = "W a command, or one JSON object (command, processId, cwd, env, timeout in ms), "
+				   "starts it; R in the same opening: its id",
+		.submit = process_new_submit},
+	{.name = NULL},
+};
+
+const struct ctl_dir ctl_processes_dir = {
+	.help = "Processes of the sandbox, whoever started them.",
+	.rows = process_set_rows,
+	.set = &process_objects,
+};

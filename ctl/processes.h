@@ -1,0 +1,79 @@
+/*
+ * Inside of processes/: what its files share. Rows need ctl.h alone.
+ *
+ * A process here is an id with what this mount knows of it: settings made before its start, and that it was started here. What it
+ * does is asked of the sandbox each time. The set's lock covers the list and all fields but the id; it is not held over a request.
+ */
+#ifndef CTL_PROCESSES_H
+#define CTL_PROCESSES_H
+
+#include "ctl.h"
+#include "process.h"
+
+struct json_object;
+struct process_set;
+struct process_follow;
+
+struct process {
+	struct process *next;
+	struct process_set *set; /* a reference */
+	unsigned refs;
+	char *id;
+
+	bool pinned;       /* the set holds a reference: a draft, or started here */
+	bool draft;        /* made here, never started */
+	bool starting;     /* somebody starts it now */
+	bool started_here; /* then boot and since tell which sandbox it was */
+	char boot[40];
+	struct timespec since;
+	bool end_told; /* caches were dropped after its end */
+
+	bool has_settings;       /* the four below are what the next start uses */
+	char *command;           /* may be NULL */
+	char *cwd;               /* NULL: /workspace */
+	struct json_object *env; /* NULL: none */
+	int64_t timeout_ms;      /* 0: none */
+
+	struct process_follow *followers; /* of a draft, until it starts */
+};
+
+struct process_set {
+	pthread_mutex_t lock;
+	unsigned refs; /* under the lock: the sandbox's and each process's */
+	struct process *first;
+	struct process_page *pages; /* under the lock: parts of output read ahead (process_files.c) */
+};
+
+/* The set of a sandbox; NULL: out of memory, or the mount ends. */
+struct process_set *process_set_of(struct sandbox *sb);
+
+/* What the sandbox says of it, after noting an end seen for the first time. As process_get; -ENOENT (no fault) for one that is not there. */
+int process_look(
+	const struct ctl_ref *ref, struct call *c, struct process *p, struct process_info *out);
+/* Of one that the sandbox does not have: was it started here, in a sandbox that is gone? */
+bool process_lost(struct sandbox *sb, struct process *p);
+/* Can the sandbox be asked without starting it? */
+bool processes_reachable(struct sandbox *sb);
+
+/* Starts it with its settings and this command (NULL: the one it had). EBUSY while it runs. */
+int process_begin(
+	const struct ctl_ref *ref, struct call *c, struct process *p, const char *command, size_t n);
+/* Changes its settings under the lock: EBUSY while it runs. edit returns 0 or a negative errno. */
+int process_edit(const struct ctl_ref *ref, struct call *c, struct process *p,
+	int (*edit)(struct process *p, void *arg), void *arg);
+
+/* Rows of other files. */
+extern const struct ctl_dir process_dir; /* process_files.c: ID/ */
+extern const struct ctl_stream_ops process_follow_stream, process_follow_json_stream,
+	process_wait_stream; /* process_follow.c */
+int process_call_wait_port(const struct ctl_ref *ref, struct call *c, const char *line, size_t n,
+	struct buf *answer); /* process_waits.c */
+int process_call_wait_log(
+	const struct ctl_ref *ref, struct call *c, const char *line, size_t n, struct buf *answer);
+
+/* A draft has been started, or removed (id NULL): its followers go on. The lock is held. process_follow.c */
+void process_follow_begin(struct process *p, const char *id);
+/* Drops what was read ahead of it (id NULL: all). process_files.c */
+void process_pages_drop(struct process_set *set, const char *id);
+
+#endif

@@ -58,7 +58,7 @@ same_tree() {
 
 @test "tar x keeps content, modes, times and links" {
 	tree "$T/src"
-	tar -C "$T/src" -cf "$T/a.tar" .
+	tar -C "$T/src" --format=posix -cf "$T/a.tar" .
 	mkdir "$W/t"
 	tar -C "$W/t" -xpf "$T/a.tar"
 	same_tree "$T/src" "$W/t"
@@ -66,7 +66,7 @@ same_tree() {
 	x 'cd t && tar -cf - . | tar -tvf - >/dev/null'
 	[ "$(other 'cd /workspace/t && find . -type f -exec sha256sum {} + | sort | sha256sum')" = "$(cd "$T/src" && find . -type f -exec sha256sum {} + | sort | sha256sum)" ]
 	[ "$(other 'stat -c "%a %Y" /workspace/t/d/f4')" = "$(stat -c '%a %Y' "$T/src/d/f4")" ]
-	tar -C "$W/t" -cf "$T/b.tar" .
+	tar -C "$W/t" --format=posix -cf "$T/b.tar" .
 	mkdir "$T/back"
 	tar -C "$T/back" -xpf "$T/b.tar"
 	same_tree "$T/src" "$T/back"
@@ -74,15 +74,15 @@ same_tree() {
 
 @test "rsync -a copies, and a second one finds nothing to do" {
 	tree "$T/src"
-	rsync -aH "$T/src/" "$W/r/"
+	rsync --modify-window=-1 -aH "$T/src/" "$W/r/"
 	same_tree "$T/src" "$W/r"
-	[ -z "$(rsync -aHi "$T/src/" "$W/r/")" ]
+	[ -z "$(rsync --modify-window=-1 -aHi "$T/src/" "$W/r/")" ]
 	cd /
 	remount
-	[ -z "$(rsync -aHi "$T/src/" "$W/r/")" ]
+	[ -z "$(rsync --modify-window=-1 -aHi "$T/src/" "$W/r/")" ]
 	echo more >>"$T/src/d/f7"
-	[ "$(rsync -aHi "$T/src/" "$W/r/" | grep -c '^>f')" = 1 ]
-	rsync -aH "$W/r/" "$T/back/"
+	[ "$(rsync --modify-window=-1 -aHi "$T/src/" "$W/r/" | grep -c '^>f')" = 1 ]
+	rsync --modify-window=-1 -aH "$W/r/" "$T/back/"
 	same_tree "$T/src" "$T/back"
 }
 

@@ -33,7 +33,7 @@ sandbox_processes() { test_processes; }
 }
 
 @test "kill -9 in the middle of writing: what fsync accepted is there, whole" {
-	local pid
+	local pid writer
 	/usr/bin/python3 - "$W" "$T/acked" <<-'E' 3>&- 2>/dev/null &
 		import os, sys
 		n = 0
@@ -43,10 +43,11 @@ sandbox_processes() { test_processes; }
 		    with open(sys.argv[2], "a") as a: a.write(f"{n}\n")
 		    n += 1
 	E
+	writer=$!
 	wait_until 20 lines_at_least "$T/acked" 30
 	pid=$(fs_pid)
 	kill -9 "$pid"
-	wait || :
+	wait $writer || :
 	mount_it
 	local n
 	while read -r n; do

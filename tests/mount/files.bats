@@ -381,8 +381,9 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 	mkfifo "$W/p"
 	[ -p "$W/p" ]
 	echo through >"$W/p" 3>&- &
+	local pid=$!
 	[ "$(within 10 cat "$W/p")" = through ]
-	wait
+	wait $pid
 	within 10 /usr/bin/python3 - "$W" <<-E
 		import os, socket, sys
 		os.chdir(sys.argv[1])
@@ -414,8 +415,8 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 
 @test "df agrees with the sandbox and is never zero (row 33)" {
 	local here there
-	here=$(stat -f -c '%S %b' "$W" | awk '{ print $1 * $2 }')
-	there=$(other "stat -f -c '%S %b' /workspace" | awk '{ print $1 * $2 }')
+	here=$(stat -f -c '%S %b' "$W" | awk '{ printf "%.0f\n", $1 * $2 }')
+	there=$(other "stat -f -c '%S %b' /workspace" | awk '{ printf "%.0f\n", $1 * $2 }')
 	((here > 0))
 	awk -v a="$here" -v b="$there" 'BEGIN { exit !(a > b * 0.99 && a < b * 1.01) }'
 	df "$W" >/dev/null

@@ -34,7 +34,7 @@ stress() { # STRESSOR [OPTION]...
 @test "stress-ng --hdd" { stress hdd --hdd-ops 200 --hdd-bytes 8m; }
 @test "stress-ng --seek" { stress seek --seek-ops 500 --seek-size 4m; }
 @test "stress-ng --mmap on a file" { stress mmap --mmap-ops 10 --mmap-bytes 4m --mmap-file; }
-@test "stress-ng --copy-file" { stress copy-file --copy-file-ops 20 --copy-file-bytes 16m; }
+@test "stress-ng --copy-file" { stress copy-file --copy-file-ops 20 --copy-file-bytes 128m; }
 
 @test "fio --verify=crc32c with 4 jobs" {
 	within 200 fio --name=v --directory="$W" --numjobs=4 --size=16m --bs=4k-64k --rw=randrw --ioengine=psync \

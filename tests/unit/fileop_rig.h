@@ -35,6 +35,8 @@ struct rig {
 	struct buf request, reply;
 	struct fileop_reply head;
 	struct reader body;
+	char *kept[4]; /* what rig_path made last */
+	unsigned next_kept;
 };
 
 static inline int rig_remove_one(
@@ -58,11 +60,18 @@ static inline void rig_start(struct rig *r, uint64_t min_free)
 	memset(r->client, 7, sizeof(r->client));
 }
 
+static inline void rig_release(struct rig *r)
+{
+	buf_release(&r->request);
+	buf_release(&r->reply);
+	for (size_t i = 0; i < 4; i++)
+		free(steal(r->kept[i]));
+}
+
 static inline void rig_stop(struct rig *r)
 {
 	fileop_server_free(r->s);
-	buf_release(&r->request);
-	buf_release(&r->reply);
+	rig_release(r);
 	assert_int_equal(nftw(r->dir, rig_remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
 }
 
@@ -81,13 +90,13 @@ static inline int rig_teardown(void **state)
 	return 0;
 }
 
-/* A path in the rig's directory, in memory that lives until the next four calls. */
+/* A path in the rig's directory, in memory that lives until the fourth call from then. */
 static inline char *rig_path(struct rig *r, const char *name)
 {
-	static _Thread_local char *kept[4];
-	static _Thread_local unsigned next;
-	char **p = &kept[next++ % 4];
+	char **p = &r->kept[r->next_kept++ % 4];
 	free(*p);
+	if (!name)
+		name = "";
 	if (*name == '/')
 		*p = strdup(name);
 	else if (asprintf(p, "%s/%s", r->dir, name) < 0)

@@ -68,6 +68,29 @@ static int stand_in(void)
 	}
 }
 
+static void nobody_died(void *arg)
+{
+	(void)arg;
+}
+
+/* Another program with a mount of its own: starts `box`, tells its socket, and stays. */
+static int hold(const char *server)
+{
+	struct options o = {.server = (char *)server, .mountpoint = "/mnt/here", .net = NET_NONE};
+	struct call c;
+	void *mine;
+	struct driver_instance a;
+	call_init(&c, 0);
+	if (local_driver.open(&o, &c, &mine) ||
+		local_driver.start(mine, &c, "box", nobody_died, NULL, &a))
+		return 1;
+	size_t n = strlen(a.target.unix_path) + 1;
+	if (write(1, a.target.unix_path, n) != (ssize_t)n)
+		return 2;
+	for (;;)
+		pause();
+}
+
 /* --- each test has a place of its own --- */
 
 struct place {
@@ -341,17 +364,9 @@ static void killed(void **state)
 	assert_int_equal(local_driver.create(p->state, NULL, "box"), 0);
 	pid_t pid = fork();
 	if (pid == 0) {
-		struct call c;
-		void *mine;
-		struct driver_instance a;
-		call_init(&c, 0);
-		if (local_driver.open(&p->options, &c, &mine) ||
-			local_driver.start(mine, &c, "box", on_died, p, &a))
-			_exit(1);
-		if (write(tell[1], a.target.unix_path, strlen(a.target.unix_path) + 1) < 0)
-			_exit(2);
-		for (;;)
-			pause();
+		if (dup2(tell[1], 1) == 1)
+			execl("/proc/self/exe", "test_local", "--hold", p->server, (char *)NULL);
+		_exit(1);
 	}
 	char path[128];
 	assert_true(read(tell[0], path, sizeof path) > 0);
@@ -500,6 +515,8 @@ int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "--listen"))
 		return stand_in();
+	if (argc > 2 && !strcmp(argv[1], "--hold"))
+		return hold(argv[2]);
 	signal(SIGPIPE, SIG_IGN);
 	if (!usable()) {
 		printf("SKIP: bubblewrap cannot make a user namespace here\n");

@@ -76,7 +76,7 @@ saved() { # TEXT
 
 @test "emacs saves (batch), with a backup that is the only other file" {
 	prepare
-	within 60 "${emacs[@]}" --batch "$W/f" --eval '(progn (setq backup-enable-predicate (lambda (n) t)) (goto-char (point-max)) (insert "third\n") (save-buffer))' </dev/null
+	within 60 "${emacs[@]}" --batch --eval '(setq backup-enable-predicate (lambda (n) t))' "$W/f" --eval '(progn (goto-char (point-max)) (insert "third\n") (save-buffer))' </dev/null
 	[ "$(cat "$W/f~")" = $'first\nsecond' ]
 	rm "$W/f~"
 	saved $'first\nsecond\nthird'
@@ -84,7 +84,7 @@ saved() { # TEXT
 
 @test "emacs saves by copying (backup-by-copying), keeping the inode" {
 	prepare
-	within 60 "${emacs[@]}" --batch "$W/f" --eval '(progn (setq backup-enable-predicate (lambda (n) t)) (setq backup-by-copying t) (goto-char (point-max)) (insert "third\n") (save-buffer))' </dev/null
+	within 60 "${emacs[@]}" --batch --eval '(setq backup-enable-predicate (lambda (n) t))' "$W/f" --eval '(progn (setq backup-by-copying t) (goto-char (point-max)) (insert "third\n") (save-buffer))' </dev/null
 	rm "$W/f~"
 	saved $'first\nsecond\nthird'
 	[ "$(stat -c %i "$W/f")" = "$ino" ]

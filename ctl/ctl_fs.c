@@ -20,7 +20,8 @@ static const struct node_ops ctl_node_ops;
 
 static void complete_fault(struct ctl_node *n, struct call *c, int err, const char *operation)
 {
-	(void)call_fault(c, -err, NULL, "%s", strerror(-err)); /* the number is returned by the caller */
+	(void)call_fault(
+		c, -err, NULL, "%s", strerror(-err)); /* the number is returned by the caller */
 	const char *message = c->fault.message ? c->fault.message : "";
 	size_t length = strlen(n->path);
 	/* "processes: ..." and, of what is below it, "processes/web: ..." stay as they are. */
@@ -164,9 +165,9 @@ int ctl_node_new(struct server *server, struct sandbox *sandbox, struct node **o
 	}
 	node_init(&n->node, &ctl_node_ops);
 	n->tree = tree;
-	n->dir = !sandbox							? &ctl_server_dir
-		: server_options(server)->sandbox != NULL ? &ctl_single_dir
-												: &ctl_sandbox_dir;
+	n->dir = !sandbox                                  ? &ctl_server_dir
+			 : server_options(server)->sandbox != NULL ? &ctl_single_dir
+													   : &ctl_sandbox_dir;
 	n->ref.server = server;
 	n->ref.sandbox = sandbox ? sandbox_get(sandbox) : NULL;
 	n->path = path;
@@ -211,7 +212,10 @@ static int node_stat(struct ctl_node *n, struct call *c, struct stat *st)
 		err = row->target(&n->ref, c, &text);
 		st->st_size = (off_t)text.size;
 	}
-	st->st_mtim = row && row->mtime ? row->mtime(&n->ref) : ctl_tree_time(n->tree, n->path);
+	if (row && row->mtime)
+		st->st_mtim = row->mtime(&n->ref);
+	if (!st->st_mtim.tv_sec)
+		st->st_mtim = ctl_tree_time(n->tree, n->path);
 	st->st_atim = st->st_ctim = st->st_mtim;
 	return err;
 }
@@ -231,7 +235,8 @@ static int node_answer(struct ctl_node *n, struct call *c, struct node_entry *ou
 	return 0;
 }
 
-static int fs_getattr(struct node *node, struct op *op, void *file, struct stat *st, double *timeout)
+static int fs_getattr(
+	struct node *node, struct op *op, void *file, struct stat *st, double *timeout)
 {
 	struct ctl_node *n = ctl_of(node);
 	(void)file;
@@ -240,8 +245,8 @@ static int fs_getattr(struct node *node, struct op *op, void *file, struct stat 
 }
 
 /* chmod, truncate and utimens succeed and do nothing: every `>` and `cp -p` asks for them. */
-static int fs_setattr(struct node *node, struct op *op, void *file, const struct stat *st, int valid,
-	struct stat *out, double *timeout)
+static int fs_setattr(struct node *node, struct op *op, void *file, const struct stat *st,
+	int valid, struct stat *out, double *timeout)
 {
 	struct ctl_node *n = ctl_of(node);
 	const int times = NODE_SET_ATIME | NODE_SET_MTIME | NODE_SET_ATIME_NOW | NODE_SET_MTIME_NOW;
@@ -288,7 +293,7 @@ static bool is_editors_name(const char *name)
 {
 	size_t n = strlen(name);
 	return *name == '.' || *name == '#' || name[n - 1] == '~' ||
-		(n > 4 && name[n - 4] == '.' && name[n - 3] == 's' && name[n - 2] == 'w');
+		   (n > 4 && name[n - 4] == '.' && name[n - 3] == 's' && name[n - 2] == 'w');
 }
 
 static const struct ctl_row *find_row(const struct ctl_dir *d, const char *name)
@@ -365,8 +370,7 @@ static int remove_name(struct ctl_node *dir, struct call *c, const char *name, b
 			*dir->path ? "/" : "");
 		return ctl_fail(dir, c, -EPERM, directory ? "rmdir" : "unlink");
 	}
-	return ctl_fail_name(
-		dir, c, set->remove(&dir->ref, c, name), directory ? "rmdir" : "unlink");
+	return ctl_fail_name(dir, c, set->remove(&dir->ref, c, name), directory ? "rmdir" : "unlink");
 }
 
 static int fs_unlink(struct node *node, struct op *op, const char *name)
@@ -390,8 +394,8 @@ static int fs_mknod(struct node *dir, struct op *op, const char *name, mode_t mo
 	return err ? err : node_answer(n, op_call(op), out);
 }
 
-static int fs_symlink(struct node *dir, struct op *op, const char *name, const char *text,
-	struct node_entry *out)
+static int fs_symlink(
+	struct node *dir, struct op *op, const char *name, const char *text, struct node_entry *out)
 {
 	(void)dir;
 	(void)op;
@@ -401,8 +405,8 @@ static int fs_symlink(struct node *dir, struct op *op, const char *name, const c
 	return -EACCES;
 }
 
-static int fs_link(struct node *n, struct op *op, struct node *dir, const char *name,
-	struct node_entry *out)
+static int fs_link(
+	struct node *n, struct op *op, struct node *dir, const char *name, struct node_entry *out)
 {
 	(void)n;
 	(void)op;

@@ -69,8 +69,7 @@ int ctl_document_add(struct ctl_document *d, struct call *c, const void *p, size
 	if (d->over || n > d->max - d->text.size) {
 		d->over = true;
 		buf_release(&d->text);
-		return call_fault(
-			c, EFBIG, NULL, "longer than %zu bytes; nothing of it was sent", d->max);
+		return call_fault(c, EFBIG, NULL, "longer than %zu bytes; nothing of it was sent", d->max);
 	}
 	buf_add(&d->text, p, n);
 	if (buf_error(&d->text)) {
@@ -85,7 +84,8 @@ enum ctl_flush ctl_document_flush(const struct ctl_document *d, struct op *op, i
 {
 	char text[4096];
 	pid_t tid = op_pid(op);
-	if (!d->opener || ctl_process_of(tid) != d->opener || !read_proc(tid, "stat", text, sizeof text))
+	if (!d->opener || ctl_process_of(tid) != d->opener ||
+		!read_proc(tid, "stat", text, sizeof text))
 		return CTL_FLUSH_LEAVE;
 	if (!(stat_field(text, 9) & FLAG_EXITING))
 		return CTL_FLUSH_SEND;
@@ -110,7 +110,8 @@ static int doc_write(struct ctl_file *f, struct op *op, const void *p, size_t n)
 	return ctl_document_add(&d->doc, op_call(op), p, n);
 }
 
-static int doc_handle(struct ctl_file *f, struct call *c, const struct buf *text, struct buf *answer)
+static int doc_handle(
+	struct ctl_file *f, struct call *c, const struct buf *text, struct buf *answer)
 {
 	const struct ctl_row *row = f->node->row;
 	const struct ctl_ref *ref = &f->node->ref;

@@ -23,14 +23,14 @@ struct ctl_pump;
 
 struct ctl_node {
 	struct node node;
-	struct ctl_tree *tree;	   /* a reference */
+	struct ctl_tree *tree;     /* a reference */
 	struct ctl_node *parent;   /* a reference; NULL at the top */
 	const struct ctl_row *row; /* NULL at the top */
 	const struct ctl_dir *dir; /* of a directory; of `help`: the one it tells of */
 	const struct ctl_set *set; /* of whose objects this is one; NULL: of none */
-	struct ctl_ref ref;		   /* holds a reference to its sandbox; to the object if set */
-	char *path;				   /* below ctl/; "" at the top */
-	const char *name;		   /* the end of path */
+	struct ctl_ref ref;        /* holds a reference to its sandbox; to the object if set */
+	char *path;                /* below ctl/; "" at the top */
+	const char *name;          /* the end of path */
 	uint64_t ino;
 	/* under the tree's lock */
 	bool kept;
@@ -93,7 +93,8 @@ struct ctl_file_ops {
 	int (*write)(struct ctl_file *f, struct op *op, const void *p, size_t n);
 	int (*flush)(struct ctl_file *f, struct op *op);
 	void (*release)(struct ctl_file *f, struct op *op); /* frees f; op may be NULL */
-	int (*poll)(struct ctl_file *f, struct op_poll *p, unsigned *revents); /* takes p. NULL: always ready */
+	int (*poll)(
+		struct ctl_file *f, struct op_poll *p, unsigned *revents); /* takes p. NULL: always ready */
 };
 struct ctl_file {
 	const struct ctl_file_ops *ops;
@@ -112,18 +113,18 @@ static inline bool ctl_file_reads(int flags)
 /* Each kind's open: *out new. They set o->how. */
 typedef int ctl_open_fn(
 	struct ctl_node *n, struct op *op, struct node_open *o, struct ctl_file **out);
-ctl_open_fn ctl_text_open;	 /* text.c: whatever is read as text made at open */
-ctl_open_fn ctl_sized_open;	 /* sized.c */
+ctl_open_fn ctl_text_open;   /* text.c: whatever is read as text made at open */
+ctl_open_fn ctl_sized_open;  /* sized.c */
 ctl_open_fn ctl_stream_open; /* stream.c */
-ctl_open_fn ctl_lines_open;	 /* verbs.c: verbs and calls, to write */
-ctl_open_fn ctl_doc_open;	 /* doc.c: documents and texts, to write */
-ctl_open_fn ctl_talk_open;	 /* talk.c: conversations, and the documents of such files */
+ctl_open_fn ctl_lines_open;  /* verbs.c: verbs and calls, to write */
+ctl_open_fn ctl_doc_open;    /* doc.c: documents and texts, to write */
+ctl_open_fn ctl_talk_open;   /* talk.c: conversations, and the documents of such files */
 
 /* --- doc.c: a document on its way --- */
 struct ctl_document {
 	struct buf text;
 	size_t max;
-	bool over;	  /* too long: nothing of it is sent */
+	bool over;    /* too long: nothing of it is sent */
 	pid_t opener; /* the process (not thread) that opened it; 0 unknown */
 };
 enum ctl_flush { CTL_FLUSH_LEAVE, CTL_FLUSH_SEND, CTL_FLUSH_DROP };
@@ -168,7 +169,10 @@ void ctl_channel_destroy(struct ctl_channel *ch);
 /* --- status.c --- */
 void ctl_put_time(struct buf *out, const struct timespec *t); /* ISO 8601, UTC, ms */
 void ctl_put_fault(struct buf *out, const struct fault *f);
-extern const struct ctl_row ctl_row_status, ctl_row_sync, ctl_row_error;
+int ctl_show_status(const struct ctl_ref *ref, struct call *c, struct buf *out);
+int ctl_show_sync(const struct ctl_ref *ref, struct call *c, struct buf *out);
+int ctl_show_error(const struct ctl_ref *ref, struct call *c,
+	struct buf *out); /* of the sandbox, or of the server */
 
 /* --- exec.c, exec_json.c --- */
 extern const struct ctl_talk_ops ctl_exec_talk, ctl_exec_json_talk;

@@ -110,8 +110,7 @@ int ctl_list_open(struct node *node, struct op *op, struct node_open *o)
 	return 0;
 }
 
-int ctl_list_read(
-	struct node *node, struct op *op, void *file, off_t off, struct node_filler *f)
+int ctl_list_read(struct node *node, struct op *op, void *file, off_t off, struct node_filler *f)
 {
 	struct ctl_node *dir = (struct ctl_node *)node;
 	struct listing *l = file;
@@ -162,7 +161,8 @@ void ctl_help(const struct ctl_dir *d, struct buf *out)
 	if (d->set) {
 		const struct ctl_row *row = d->set->row;
 		help_line(row->kind == CTL_DIR ? "NAME/" : "NAME", row->grammar, out);
-		for (const struct ctl_row *sub = row->dir ? row->dir->rows : NULL; sub && sub->name; sub++) {
+		for (const struct ctl_row *sub = row->dir ? row->dir->rows : NULL; sub && sub->name;
+			 sub++) {
 			AUTO_BUF name = BUF_INIT;
 			buf_printf(&name, "NAME/%s", sub->name);
 			help_line(buf_error(&name) ? sub->name : name.data, sub->grammar, out);

@@ -127,8 +127,9 @@ static void put_tail(struct log_event_state *s, struct buf *out, uint64_t micros
 	seconds = (time_t)(micros / 1000000);
 	gmtime_r(&seconds, &tm);
 	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-	buf_printf(out, ",\"processId\":\"%s\",\"timestamp\":\"%s.%03uZ\"}\n", s->id, text,
-		(unsigned)(micros / 1000 % 1000));
+	if (s->id)
+		buf_printf(out, ",\"processId\":\"%s\"", s->id);
+	buf_printf(out, ",\"timestamp\":\"%s.%03uZ\"}\n", text, (unsigned)(micros / 1000 % 1000));
 }
 
 static void put_data(struct log_event_state *s, struct buf *out, unsigned stream, uint64_t time,

@@ -9,7 +9,7 @@
 #include "feed.h"
 
 struct log_event_state {
-	const char *id;           /* borrowed: the process's */
+	const char *id;           /* borrowed: the process's; NULL: of exec.json, which has none */
 	unsigned char half[3][4]; /* by stream (1, 2): a character that is not whole yet */
 	size_t halves[3];
 	uint64_t time[3];

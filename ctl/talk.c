@@ -24,8 +24,8 @@ struct ctl_talk {
 	const struct ctl_talk_ops *ops;
 	void *state;
 	pthread_mutex_t lock; /* covers what follows; not held while a line or document is done */
-	struct buf line;	  /* the beginning of one */
-	bool skipping;		  /* the rest of a line that was too long */
+	struct buf line;      /* the beginning of one */
+	bool skipping;        /* the rest of a line that was too long */
 	struct ctl_document doc;
 	bool begun; /* the first byte of doc was told */
 };
@@ -62,7 +62,8 @@ static int talk_collect(
 	if (n > max - t->line.size) {
 		buf_release(&t->line);
 		t->skipping = !whole;
-		return call_fault(c, EFBIG, NULL, "a line longer than %zu bytes; nothing of it was sent", max);
+		return call_fault(
+			c, EFBIG, NULL, "a line longer than %zu bytes; nothing of it was sent", max);
 	}
 	buf_add(&t->line, p, n);
 	int err = buf_error(&t->line);

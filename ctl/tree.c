@@ -13,7 +13,7 @@
 
 enum {
 	BUCKETS = 128,
-	MEMORIES_MAX = 512,		 /* files whose last answer is remembered */
+	MEMORIES_MAX = 512,      /* files whose last answer is remembered */
 	ANSWER_MAX = 1024 * 1024 /* of one answer */
 };
 

@@ -95,8 +95,8 @@ static int lines_write(struct ctl_file *f, struct op *op, const void *p, size_t 
 		if (!size || *line == '#')
 			continue;
 		int err = f->node->row->kind == CTL_VERBS
-			? do_verb(f->node, op_call(op), line, size)
-			: do_call((struct lines_file *)f, op_call(op), line, size);
+					  ? do_verb(f->node, op_call(op), line, size)
+					  : do_call((struct lines_file *)f, op_call(op), line, size);
 		if (err)
 			return err;
 	}

@@ -1,0 +1,52 @@
+/*
+ * A conversation with the runs of a sandbox: what exec and exec.json have in common. They differ in how a request
+ * is parsed and how a run is told; the order of runs, their threads and their ends are here.
+ */
+#ifndef CTL_CONVERSATION_H
+#define CTL_CONVERSATION_H
+
+#include "ctl.h"
+#include "run.h"
+#include "runs.h"
+
+/* A request, parsed. */
+struct conversation_request {
+	struct buf command;
+	char *cwd;  /* NULL: /workspace */
+	char **env; /* NULL-terminated; NULL: none */
+	struct buf input;
+	int64_t timeout_ms;
+};
+void conversation_request_release(struct conversation_request *q);
+
+struct conversation_format {
+	bool tells_number; /* before a line, a read gives the number of the run it will start */
+	bool json;         /* its runs are what exec.json shows */
+	/* 0 and *out filled, 1: nothing to be done, or an errno with a fault. line: of a conversation. */
+	int (*parse)(
+		struct call *c, const char *text, size_t n, bool line, struct conversation_request *out);
+	/* One reader's place in a run (borrowed). NULL: out of memory. */
+	void *(*reader_new)(struct run *r);
+	/* >0 bytes; 0 all is told; -EAGAIN nothing yet; another error is the read's. settled: the run's end may be told. */
+	ssize_t (*reader_next)(void *reader, bool settled, void *p, size_t n);
+	void (*reader_free)(void *reader);
+};
+
+struct conversation;
+int conversation_open(const struct ctl_ref *ref, struct ctl_talk *t,
+	const struct conversation_format *format, struct conversation **out);
+/* The rest is as ctl_talk_ops has it; state is the conversation. */
+int conversation_line(void *state, struct call *c, const char *text, size_t n);
+int conversation_first(void *state, struct call *c);
+int conversation_document(void *state, struct call *c, const char *text, size_t n);
+ssize_t conversation_next(void *state, void *p, size_t n);
+void conversation_close(void *state);
+
+/* A run told from outside any conversation: what is there so far, never waits. Takes r, which may be NULL. */
+struct conversation_view;
+int conversation_view_open(const struct ctl_ref *ref, struct run *r,
+	const struct conversation_format *format, struct conversation_view **out);
+ssize_t conversation_view_next(void *view, void *p, size_t n);
+void conversation_view_close(void *view);
+
+#endif

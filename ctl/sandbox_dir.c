@@ -1,0 +1,211 @@
+/*
+ * NAME/ctl/: one sandbox. The table of its files and the verbs of its ctl. With -o sandbox=NAME, where the mount is
+ * the sandbox, the server's files stand beside them.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "kinds.h"
+#include "runs.h"
+
+/* --- verbs --- */
+
+/* What destroy has to say is read where the sandbox is not: in the server's error. */
+static int report_destroy(const struct ctl_ref *ref, struct call *c, int err)
+{
+	if (!err || err == -EINTR)
+		return err;
+	(void)call_fault(c, -err, NULL, "%s: it could not be destroyed: %s", sandbox_name(ref->sandbox),
+		strerror(-err));
+	server_note_fault(ref->server, &c->fault);
+	return err;
+}
+
+static int verb_destroy(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	AUTO_BUF unsent = BUF_INIT;
+	const char *name = sandbox_name(ref->sandbox);
+	if (argc > 1 && strcmp(argv[1], "force") != 0)
+		return call_fault(c, EINVAL, NULL, "destroy %s: write destroy or destroy force", argv[1]);
+	sandbox_describe_sync(ref->sandbox, &unsent);
+	if (unsent.size && argc == 1)
+		return report_destroy(ref, c,
+			call_fault(c, EBUSY, NULL,
+				"%s: not all that was written is in the sandbox; see sync, or destroy force",
+				name));
+	/* The name goes with the sandbox, and the message outlives both. */
+	AUTO_FREE char *copy = strdup(name);
+	if (!copy)
+		return -ENOMEM;
+	return report_destroy(ref, c, server_destroy(ref->server, c, copy, true));
+}
+
+static int verb_flush(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	return sandbox_barrier(ref->sandbox, c);
+}
+
+static int verb_retry(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	return sandbox_retry(ref->sandbox, c, argc > 1 ? argv[1] : NULL);
+}
+
+static int verb_accept(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	return sandbox_retry(ref->sandbox, c, NULL);
+}
+
+static int verb_discard(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	(void)argc;
+	return sandbox_discard(ref->sandbox, c, strcmp(argv[1], "all") == 0 ? NULL : argv[1]);
+}
+
+static int verb_drop_caches(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	(void)c;
+	(void)argc;
+	(void)argv;
+	sandbox_drop_caches(ref->sandbox);
+	return 0;
+}
+
+static int verb_kill_all(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	(void)argc;
+	int err = ctl_runs_cancel(ref, c, 1, argv);
+	return err ? err : sandbox_api(ref->sandbox, c, "DELETE", "/api/process/kill-all", NULL, NULL);
+}
+
+static int verb_sleep(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	(void)ref;
+	(void)argc;
+	return call_fault(c, ENOTSUP, NULL,
+		"%s: sandboxes of this server do not sleep; they run until they are destroyed or the mount "
+		"ends",
+		argv[0]);
+}
+
+static const struct ctl_verb sandbox_verbs[] = {
+	{"destroy", 0, 1, verb_destroy, "destroy [force]"},
+	{"cancel", 0, 1, ctl_runs_cancel, "cancel [N]"},
+	{"keepalive", 1, 1, verb_sleep, "keepalive on|off"},
+	{"sleep-after", 1, 1, verb_sleep, "sleep-after DUR"},
+	{"flush", 0, 0, verb_flush, "flush"},
+	{"retry", 0, 1, verb_retry, "retry [PATH]"},
+	{"accept", 0, 0, verb_accept, "accept"},
+	{"discard", 1, 1, verb_discard, "discard PATH|all"},
+	{"drop-caches", 0, 0, verb_drop_caches, "drop-caches"},
+	{"kill-all", 0, 0, verb_kill_all, "kill-all"},
+	{NULL, 0, 0, NULL, NULL},
+};
+
+static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	(void)ref;
+	(void)c;
+	/* A comment, so that it can be written back. */
+	buf_str(out, "# nothing can be set here: sandboxes of this server do not sleep\n");
+	return 0;
+}
+
+/* --- the table --- */
+
+#define SANDBOX_ROWS                                                                               \
+	{.name = "exec",                                                                               \
+		.mode = 0666,                                                                              \
+		.kind = CTL_TALK,                                                                          \
+		.begin = ctl_exec_begin,                                                                   \
+		.talk = &ctl_exec_talk,                                                                    \
+		.stream = &ctl_exec_stream,                                                                \
+		.grammar = "W a command or script, close waits for its end; RW a line starts a command, "  \
+				   "read its output; R the newest run's output so far"},                           \
+		{.name = "exec.json",                                                                      \
+			.mode = 0666,                                                                          \
+			.kind = CTL_TALK,                                                                      \
+			.begin = ctl_exec_begin,                                                               \
+			.talk = &ctl_exec_json_talk,                                                           \
+			.stream = &ctl_exec_json_stream,                                                       \
+			.max = 64 * 1024 * 1024,                                                               \
+			.grammar = "W or RW {\"command\",\"cwd\"?,\"env\"?,\"timeout\"?,\"stdin\"?|"           \
+					   "\"stdinBase64\"?}; R events, one a line, the last is exit or error"},      \
+		{.name = "runs",                                                                           \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_runs_dir,                                                                  \
+			.grammar = "N/: cmd stdout stderr logs exit started duration of the newest runs"},     \
+		{.name = "last",                                                                           \
+			.mode = 0777,                                                                          \
+			.kind = CTL_LINK,                                                                      \
+			.target = ctl_runs_last,                                                               \
+			.grammar = "the newest run"},                                                          \
+		{.name = "processes",                                                                      \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_processes_dir,                                                             \
+			.grammar = "background processes: write processes/new, or mkdir processes/ID"},        \
+		{.name = "ports",                                                                          \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_ports_dir,                                                                 \
+			.grammar = "PORT: write [NAME] exposes it, read gives its URL, rm takes it back"},     \
+		{.name = "status",                                                                         \
+			.mode = 0444,                                                                          \
+			.kind = CTL_TEXT,                                                                      \
+			.show = ctl_show_status,                                                               \
+			.grammar = "R one word: unknown starting running unreachable replaced in-use; then "   \
+					   "id server boot since sleeps-at keepalive network"},                        \
+		{.name = "sync",                                                                           \
+			.mode = 0444,                                                                          \
+			.kind = CTL_TEXT,                                                                      \
+			.show = ctl_show_sync,                                                                 \
+			.grammar = "R what is not in the sandbox yet: queued, held, failed, conflict lines; "  \
+					   "empty: all is there"},                                                     \
+		{.name = "error",                                                                          \
+			.mode = 0444,                                                                          \
+			.kind = CTL_TEXT,                                                                      \
+			.show = ctl_show_error,                                                                \
+			.grammar = "R the newest failure: code errno message suggestion operation path time "  \
+					   "pid retry"},                                                               \
+	{                                                                                              \
+		.name = "ctl", .mode = 0666, .kind = CTL_VERBS, .show = show_settings,                     \
+		.verbs = sandbox_verbs, .grammar = "R the settings, can be written back; W:"               \
+	}
+
+static const struct ctl_row sandbox_rows[] = {SANDBOX_ROWS, {.name = NULL}};
+
+static const struct ctl_row single_rows[] = {SANDBOX_ROWS,
+	{.name = "server",
+		.mode = 0444,
+		.kind = CTL_TEXT,
+		.show = ctl_show_server,
+		.grammar =
+			"R url, kind, version, id-names, then `can NAME` or `cannot NAME SENTENCE` lines"},
+	{.name = "stats",
+		.mode = 0444,
+		.kind = CTL_TEXT,
+		.show = ctl_show_stats,
+		.grammar = "R NAME NUMBER lines"},
+	{.name = "log",
+		.mode = 0444,
+		.kind = CTL_TEXT,
+		.show = ctl_show_log,
+		.grammar = "R the newest 1000 TIME LEVEL TEXT lines"},
+	{.name = NULL}};
+
+const struct ctl_dir ctl_sandbox_dir = {
+	.help = "One sandbox. R what a read gives, W what a write takes, RW both in one opening.",
+	.rows = sandbox_rows,
+	.list_help = true,
+};
+const struct ctl_dir ctl_single_dir = {
+	.help = "The sandbox. R what a read gives, W what a write takes, RW both in one opening.",
+	.rows = single_rows,
+	.list_help = true,
+};

@@ -1,0 +1,90 @@
+/*
+ * status, sync and error of a sandbox, error of the server, and how times and faults read as text. They answer
+ * from what is known here: no request is sent, nothing is woken.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "kinds.h"
+
+void ctl_put_time(struct buf *out, const struct timespec *t)
+{
+	struct tm tm;
+	char text[64]; /* of a time, not of anything from outside */
+	if (!gmtime_r(&t->tv_sec, &tm) || !strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm))
+		return;
+	buf_printf(out, "%s.%03ldZ", text, t->tv_nsec / 1000000);
+}
+
+/* `name value`, the value on one line; nothing where it is not known. */
+static void put_line(struct buf *out, const char *name, const char *value)
+{
+	if (!value || !*value)
+		return;
+	buf_printf(out, "%s ", name);
+	for (; *value; value++)
+		buf_char(out, (unsigned char)*value < ' ' ? ' ' : *value);
+	buf_char(out, '\n');
+}
+
+void ctl_put_fault(struct buf *out, const struct fault *f)
+{
+	if (!f->err)
+		return; /* nothing has failed */
+	const char *name = strerrorname_np(f->err);
+	put_line(out, "code", f->code);
+	put_line(out, "errno", name ? name : "EIO");
+	put_line(out, "message", f->message ? f->message : strerror(f->err));
+	put_line(out, "suggestion", f->suggestion);
+	put_line(out, "operation", f->operation);
+	put_line(out, "path", f->path);
+	buf_str(out, "time ");
+	ctl_put_time(out, &f->when);
+	buf_char(out, '\n');
+	if (f->pid)
+		buf_printf(out, "pid %d\n", f->pid);
+	put_line(out, "retry", f->retry ? "yes" : "no");
+}
+
+int ctl_show_error(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	struct fault f = {0};
+	(void)c;
+	if (ref->sandbox)
+		sandbox_last_fault(ref->sandbox, &f);
+	else
+		server_last_fault(ref->server, &f);
+	ctl_put_fault(out, &f);
+	fault_clear(&f);
+	return 0;
+}
+
+int ctl_show_status(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	struct sandbox_status s = {0};
+	(void)c;
+	sandbox_get_status(ref->sandbox, &s);
+	buf_printf(out, "%s\n", sandbox_state_word(s.state));
+	put_line(out, "id", *s.id ? s.id : sandbox_name(ref->sandbox));
+	put_line(out, "server", sandbox_options(ref->sandbox)->server);
+	put_line(out, "boot", s.boot);
+	if (s.since.tv_sec) {
+		buf_str(out, "since ");
+		ctl_put_time(out, &s.since);
+		buf_char(out, '\n');
+	}
+	/* No server of this version puts sandboxes to sleep. */
+	put_line(out, "sleeps-at", "never");
+	put_line(out, "keepalive", "off");
+	put_line(out, "network", s.network);
+	put_line(out, "detail", s.detail);
+	return 0;
+}
+
+int ctl_show_sync(const struct ctl_ref *ref, struct call *c, struct buf *out)
+{
+	(void)c;
+	sandbox_describe_sync(ref->sandbox, out);
+	return 0;
+}

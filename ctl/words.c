@@ -161,6 +161,21 @@ bool ctl_is_json(const char *text, size_t n)
 	return at < n && text[at] == ':';
 }
 
+/* json-c takes '…' for the name of a member even when it is strict. Where one begins, or n. */
+static size_t find_single_quote(const char *text, size_t n)
+{
+	bool quoted = false;
+	for (size_t at = 0; at < n; at++) {
+		if (quoted && text[at] == '\\')
+			at++;
+		else if (text[at] == '"')
+			quoted = !quoted;
+		else if (text[at] == '\'' && !quoted)
+			return at;
+	}
+	return n;
+}
+
 int ctl_parse_json(struct call *c, const char *text, size_t n, struct json_object **out)
 {
 	size_t begin = skip_blanks(text, n, 0);
@@ -185,6 +200,9 @@ int ctl_parse_json(struct call *c, const char *text, size_t n, struct json_objec
 	else if (err != json_tokener_success)
 		result = call_fault(
 			c, EINVAL, NULL, "JSON is wrong at byte %zu: %s", end, json_tokener_error_desc(err));
+	else if ((begin = find_single_quote(text, n)) < n)
+		result = call_fault(
+			c, EINVAL, NULL, "JSON is wrong at byte %zu: its strings stand in \"\"", begin);
 	else if (!json_object_is_type(o, json_type_object))
 		result = call_fault(c, EINVAL, NULL, "JSON is no object; write one whole object");
 	else if ((end = skip_blanks(text, n, end)) < n)

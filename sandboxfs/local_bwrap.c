@@ -299,6 +299,8 @@ static int box_words(const struct local *l, struct box_plan *p)
 	tmpfs(b, "0755", tmp / SMALL_SHARE, "/home");
 	tmpfs(b, "0755", tmp / SMALL_SHARE, "/run");
 	tmpfs(b, "1777", tmp / SMALL_SHARE, "/var/tmp");
+	/* Made by the way they would be 0700, which programs that change their uid do not get past. */
+	WORDS(b, "--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/etc/ssl");
 	for (size_t i = 0; i < sizeof etc_binds / sizeof *etc_binds; i++)
 		WORDS(b, "--ro-bind-try", etc_binds[i], etc_binds[i]);
 	int err = etc_made(p);

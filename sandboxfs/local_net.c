@@ -232,6 +232,10 @@ static int wait_ready(struct call *c, struct child *child, int fd)
 	}
 }
 
+/*
+ * It runs inside the user namespace that owns the network: there it may also shut itself into a mount namespace
+ * without the host's files (--enable-sandbox) and drop what rights it has.
+ */
 static int start_slirp(const struct local *l, struct call *c, const struct net_plan *p, int userns,
 	int netns, struct child **out, int *exit_out, struct buf *why)
 {
@@ -252,17 +256,17 @@ static int start_slirp(const struct local *l, struct call *c, const struct net_p
 	buf_printf(&cidr, "--cidr=%s/24", text);
 	if (buf_error(&cidr))
 		return -ENOMEM;
-	const struct spawn_fd fds[] = {{ready_out, 3}, {leave_in, 4}, {userns, 5}, {netns, 6}};
+	const struct spawn_fd fds[] = {{ready_out, 3}, {leave_in, 4}, {netns, 5}};
 	char *const argv[] = {l->slirp, "--configure", "--mtu=65520", "--disable-host-loopback",
 		cidr.data, "--ready-fd=3", "--exit-fd=4", "--enable-sandbox", "--enable-seccomp",
-		"--userns-path=/proc/self/fd/5", "--netns-type=path", "/proc/self/fd/6", "tap0", NULL};
+		"--netns-type=path", "/proc/self/fd/5", "tap0", NULL};
 	struct spawn what = {.path = l->slirp,
 		.argv = argv,
 		.fds = fds,
-		.nfds = 4,
+		.nfds = 3,
 		.collect = true,
 		.cwd = -1,
-		.userns = -1,
+		.userns = userns,
 		.netns = -1,
 		.drop = l->drop,
 		.uid = l->uid,

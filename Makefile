@@ -102,8 +102,10 @@ asan:
 tsan:
 	$(MAKE) SAN=thread all unit
 
-lint:
+lint: lint-format lint-tidy
+lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS)
+lint-tidy:
 	$(CLANG_TIDY) --quiet $(sort $(FS_SRC) $(D_SRC)) -- -std=c17 $(ALL_CPPFLAGS) \
 		$(call pkg_cflags,$(TEST_PKGS))
 
@@ -116,7 +118,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan lint install uninstall clean
+.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan lint lint-format lint-tidy install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

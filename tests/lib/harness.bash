@@ -222,6 +222,8 @@ teardown() {
 	[ -n "${T:-}" ] || return 0
 	cd /
 	all=$(test_processes)
+	# what a failed test left stopped could not end
+	for p in $all; do kill -CONT "${p%:*}" 2>/dev/null || :; done
 	if [ -n "${BATS_ERROR_STATUS:-}" ] && [ "${BATS_ERROR_STATUS:-0}" != 0 ] && [ -n "${C:-}" ]; then
 		echo "# ctl/error:"
 		timeout 5 cat "$C/error" "$MNT/ctl/error" 2>&1

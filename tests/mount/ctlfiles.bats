@@ -1,10 +1,10 @@
 # The control tree as files: each reads the same whichever way it is read, reading changes nothing, and refusals say why.
-# bats file_tags=server
 load ../lib/harness
 
 # What ends by itself when read: all but the streams.
 plain_files() { find "$1" -type f -perm -400 ! -name 'follow*' ! -name wait ! -name events ! -path '*/pty/*'; }
 
+# bats test_tags=server
 @test "cat, cp, wc, python and dd bs=1 give the same full text of every control file (row 32)" {
 	local f sum
 	x 'seq 3000'
@@ -39,6 +39,7 @@ plain_files() { find "$1" -type f -perm -400 ! -name 'follow*' ! -name wait ! -n
 	[ -z "$(ls "$M/root/proc")" ]
 }
 
+# bats test_tags=server
 @test "grep -r and find over ctl start nothing, end nothing and do not hang (row 36)" {
 	local before
 	mkdir "$C/processes/p"
@@ -62,6 +63,7 @@ plain_files() { find "$1" -type f -perm -400 ! -name 'follow*' ! -name wait ! -n
 	[[ $(cat "$T/line") == *nosuid* && $(cat "$T/line") == *nodev* ]]
 }
 
+# bats test_tags=server
 @test "status answers one word first and wakes nothing" {
 	case $(head -n 1 "$C/status") in
 	unknown | starting | running) ;;
@@ -100,6 +102,7 @@ plain_files() { find "$1" -type f -perm -400 ! -name 'follow*' ! -name wait ! -n
 	[ -z "$(find "$M/ctl" -type f -perm /077)" ]
 }
 
+# bats test_tags=server
 @test "verbs: an unknown word is EINVAL and the error repeats the line" {
 	run bash -c "echo 'frobnicate now' > $C/ctl"
 	[[ $output == *'Invalid argument'* ]]
@@ -147,6 +150,7 @@ plain_files() { find "$1" -type f -perm -400 ! -name 'follow*' ! -name wait ! -n
 	grep -q '^message .*99999' "$C/error"
 }
 
+# bats test_tags=server
 @test "O_NONBLOCK on a file that waits is EAGAIN, poll tells when there is something" {
 	mkdir "$C/processes/p"
 	echo 'until [ -e go ]; do sleep 0.05; done; echo now' >"$C/processes/p/cmd"
@@ -196,6 +200,7 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 	done
 }
 
+# bats test_tags=server
 @test "100 blocked readers do not stop ls or another command (row 13)" {
 	local i
 	mkdir "$C/processes/p"

@@ -1,7 +1,7 @@
 # Commands through exec, exec.json, runs/ and processes/: what comes back, when, and what ends them.
-# bats file_tags=server
 load ../lib/harness
 
+# bats test_tags=server
 @test "a command's write returns when it has ended, with output and exit code to read" {
 	echo 'echo out; echo err >&2; exit 3' >"$C/exec"
 	[ "$(cat "$C/last/exit")" = 3 ]
@@ -32,6 +32,7 @@ load ../lib/harness
 	[ "$(cat "$C/exec")" = 42 ]
 }
 
+# bats test_tags=server
 @test "a conversation streams each command's output to its end (control-tree.md's lines for scripts)" {
 	local n
 	exec 5<>"$C/exec"
@@ -56,6 +57,7 @@ load ../lib/harness
 	exec 5>&-
 }
 
+# bats test_tags=server
 @test "output passes byte for byte: NUL, bytes that are not UTF-8, split characters (row 22)" {
 	x 'head -c 1048576 /dev/urandom > bytes'
 	x 'cat bytes' >"$T/out"
@@ -104,6 +106,7 @@ for i in range(300): sys.stdout.buffer.write(chr(0x20ac).encode()[i % 3:i % 3 + 
 	E
 }
 
+# bats test_tags=server
 @test "50 commands at once from 50 shells: each gets its own output (rows 21 and 4)" {
 	local i pids=() began=$SECONDS
 	for i in $(seq 50); do
@@ -135,6 +138,7 @@ for i in range(300): sys.stdout.buffer.write(chr(0x20ac).encode()[i % 3:i % 3 + 
 
 nothing_sleeps() { [ "$(other "pgrep -cf '[s]leep $S'")" = 0 ]; }
 sleeps() { ! nothing_sleeps; }
+# bats test_tags=server
 @test "^C ends a sleep 1000 within a second and nothing of it stays in the sandbox (rows 5 and 13)" {
 	bash -c "echo 'sleep $S' > $C/exec" 3>&- &
 	local pid=$! began
@@ -232,6 +236,7 @@ json() { # REQUEST: the events of one call
 	cat <&"$f"
 	exec {f}>&-
 }
+# bats test_tags=server
 @test "exec.json gives events with output, exit code and times" {
 	json '{"command":"echo out; echo err >&2; exit 3"}' >"$T/events"
 	jq -e . "$T/events" >/dev/null
@@ -248,6 +253,7 @@ json() { # REQUEST: the events of one call
 	[ "$(x 'echo "$V$PWD"')" = /workspace ]
 }
 
+# bats test_tags=server
 @test "exec.json: stdin with quotes, NUL and 10 MB arrives byte for byte (row 20)" {
 	head -c 10000000 /dev/urandom >"$T/in"
 	{
@@ -260,6 +266,7 @@ json() { # REQUEST: the events of one call
 	[ "$(jq -rs 'map(select(.type == "stdout") | .data) | add' "$T/events")" = $'it\'s "quoted" \001 $x' ]
 }
 
+# bats test_tags=server
 @test "a time-out ends the command with exit 124 and a TIMEOUT event (row 5)" {
 	local began=$SECONDS
 	json '{"command":"sleep '$S'","timeout":1000}' >"$T/events"
@@ -281,6 +288,7 @@ json() { # REQUEST: the events of one call
 
 # --- processes ---
 
+# bats test_tags=server
 @test "processes/new starts a process and its id is read from the same opening" {
 	local id
 	exec 5<>"$C/processes/new"
@@ -320,6 +328,7 @@ json() { # REQUEST: the events of one call
 	rmdir "$p"
 }
 
+# bats test_tags=server
 @test "kill ends a process and its grandchildren, and no other (row 15)" {
 	mkdir "$C/processes/a" "$C/processes/b"
 	echo "sleep $S & (sleep $S & sleep $S) & sleep $S" >"$C/processes/a/cmd"
@@ -360,6 +369,7 @@ count_is() { [ "$(other "pgrep -fxc '$2'")" = "$1" ]; }
 }
 size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 
+# bats test_tags=server
 @test "wait-log answers the line, or ECHILD when the process ends without it" {
 	local line
 	mkdir "$C/processes/p"
@@ -379,6 +389,7 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 	[[ $output == *'No child processes'* ]]
 }
 
+# bats test_tags=server
 @test "wait-port waits for a server, and its port is reached through ports/ even if bound to loopback" {
 	local p=$C/processes/web url port=$((20000 + RANDOM % 20000))
 	mkdir "$p"
@@ -411,6 +422,7 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 	within 10 cat "$C/processes/web/wait"
 }
 
+# bats test_tags=server
 @test "processes that another client started appear as well" {
 	api /api/process/start '{"command":"sleep '$S'","processId":"theirs","sessionId":"__DISABLE_SESSION__"}' >/dev/null
 	wait_until 5 test -d "$C/processes/theirs"

@@ -1,8 +1,8 @@
 # The file tree of workspace/: every operation a program may do on a disk, and what the sandbox then has.
 # Promises: README, "What the file tree promises".
-# bats file_tags=server
 load ../lib/harness
 
+# bats test_tags=server
 @test "what is written here is byte for byte in the sandbox when close has returned" {
 	head -c 1000003 /dev/urandom >"$T/f"
 	cp "$T/f" "$W/f"
@@ -10,6 +10,7 @@ load ../lib/harness
 	cmp "$T/f" "$W/f"
 }
 
+# bats test_tags=server
 @test "what is written in the sandbox is here at the next open" {
 	x 'printf one > f'
 	[ "$(cat "$W/f")" = one ]
@@ -20,6 +21,7 @@ load ../lib/harness
 	[ "$(ls "$W")" = $'f\ng' ]
 }
 
+# bats test_tags=server
 @test "another hand lengthens, shortens, replaces and deletes: open gives exactly the new bytes (row 8)" {
 	local i n sum
 	for i in $(seq 40); do
@@ -37,6 +39,7 @@ load ../lib/harness
 }
 sums_to() { [ "$(sha256sum <"$W/f" 2>&1)" = "$1" ]; }
 
+# bats test_tags=server
 @test "sizes around the limits of blocks, requests and pages come back equal (row 16)" {
 	local n
 	for n in 0 1 4095 4096 4097 98304 131071 131072 131073 1048575 1048577 4194303 4194305 33554431 33554433; do
@@ -49,6 +52,7 @@ sums_to() { [ "$(sha256sum <"$W/f" 2>&1)" = "$1" ]; }
 	done
 }
 
+# bats test_tags=server
 @test "names with quotes, newlines, dashes, blanks and bytes that are not UTF-8 are kept" {
 	local name n=0
 	for name in 'a b' "it's" '"q"' $'new\nline' '-rf' '--help' $'\xff\xfe' $'\x01\x7f' 'ünï' '*' '?[x]' \
@@ -100,6 +104,7 @@ sums_to() { [ "$(sha256sum <"$W/f" 2>&1)" = "$1" ]; }
 	E
 }
 
+# bats test_tags=server
 @test "appends of many programs here and there lose nothing (row 9)" {
 	local i pids=()
 	echo a >"$W/f"
@@ -174,6 +179,7 @@ lines_are() { [ "$(wc -l <"$1")" = "$2" ]; }
 	[ "$(other 'sha256sum < /workspace/model')" = "$(sha256sum <"$T/model")" ]
 }
 
+# bats test_tags=server
 @test "rename replaces, and keeps the file's inode and content" {
 	echo old >"$W/a"
 	echo new >"$W/b"
@@ -233,6 +239,7 @@ renameat2() { # OLD NEW FLAGS: its errno's name, or ok
 	[ "$(other 'stat -c %h /workspace/b')" = 1 ]
 }
 
+# bats test_tags=server
 @test "an existing file that is written again keeps its inode, links, mode and open readers" {
 	echo old >"$W/a"
 	ln "$W/a" "$W/b"
@@ -273,6 +280,7 @@ E'
 }
 size_is() { [ "$(stat -c %s "$1" 2>/dev/null)" = "$2" ]; }
 
+# bats test_tags=server
 @test "a file that was unlinked while open goes on for its descriptor, and nothing litters (row 31)" {
 	echo text >"$W/f"
 	exec 5<>"$W/f"
@@ -323,6 +331,7 @@ size_is() { [ "$(stat -c %s "$1" 2>/dev/null)" = "$2" ]; }
 	[ -z "$(other 'ls -A /workspace')" ]
 }
 
+# bats test_tags=server
 @test "chmod and the executable bit hold on both sides (row 26)" {
 	printf '#!/bin/sh\necho ran\n' >"$W/s"
 	chmod 755 "$W/s"
@@ -345,6 +354,7 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 	[ "$(other 'stat -c %a /workspace/p /workspace/q /workspace/r' | xargs)" = '600 700 664' ]
 }
 
+# bats test_tags=server
 @test "times are kept to the nanosecond on both sides, and reading changes none (row 28)" {
 	echo text >"$W/f"
 	touch -d '2001-02-03 04:05:06.123456789 UTC' "$W/f"
@@ -428,6 +438,7 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 	df "$MNT" "$M" >/dev/null
 }
 
+# bats test_tags=server
 @test "10,000 entries in a directory are listed once each, fast enough to use" {
 	x 'mkdir big; cd big; seq -f "file-%05g" 10000 | xargs touch'
 	[ "$(ls -f "$W/big" | grep -c ^file-)" = 10000 ]
@@ -512,6 +523,7 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 	[ $won = 1 ]
 }
 
+# bats test_tags=server
 @test "errors are what a disk says" {
 	run cat "$W/none"
 	[[ $output == *'No such file or directory'* ]]
@@ -529,6 +541,7 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 	[[ $output == *'Not a directory'* ]]
 }
 
+# bats test_tags=server
 @test "root/ answers to its name but is not listed" {
 	[ "$(ls -A "$M")" = $'ctl\nworkspace' ]
 	[ -d "$M/root/usr/bin" ]

@@ -191,19 +191,15 @@ bool processes_reachable(struct sandbox *sb)
 
 bool process_lost(struct sandbox *sb, struct process *p)
 {
-	struct sandbox_status st;
+	char boot[sizeof(p->boot)];
 
-	bool reachable = processes_reachable(sb);
-
-	sandbox_get_status(sb, &st);
-	AUTO_UNLOCK(&p->set->lock);
-	if (!p->started_here)
-		return false;
-	if (!reachable)
-		return true;
-	if (p->boot[0] && st.boot[0])
-		return strcmp(p->boot, st.boot) != 0;
-	return p->since.tv_sec != st.since.tv_sec || p->since.tv_nsec != st.since.tv_nsec;
+	pthread_mutex_lock(&p->set->lock);
+	bool here = p->started_here;
+	const struct http_target *target = p->target;
+	memcpy(boot, p->boot, sizeof(boot));
+	pthread_mutex_unlock(&p->set->lock);
+	return here && (!processes_reachable(sb) || sandbox_replaced_since(sb, boot) ||
+					   target != sandbox_target(sb));
 }
 
 int process_look(
@@ -331,10 +327,11 @@ static int process_each(
 
 /* ---- coming and going ---- */
 
-static int process_bad_id(struct call *c)
+static int process_bad_id(struct call *c, const char *id)
 {
 	return call_fault(c, EINVAL, NULL,
-		"no id of a process; use 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not new "
+		"processes/%s: no id of a process; use 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not "
+		"new "
 		"or help");
 }
 
@@ -344,7 +341,7 @@ static int process_make(const struct ctl_ref *dir, struct call *c, const char *n
 	bool made;
 
 	if (!process_id_ok(name))
-		return process_bad_id(c);
+		return process_bad_id(c, name);
 	set = process_set_of(dir->sandbox);
 	if (!set)
 		return -ENOMEM;
@@ -384,7 +381,8 @@ static int process_remove(const struct ctl_ref *dir, struct call *c, const char 
 	running = running || p->starting;
 	pthread_mutex_unlock(&p->set->lock);
 	if (running)
-		err = process_busy(c, p);
+		err = call_fault(c, EBUSY, NULL,
+			"processes/%s: it is running; echo kill > processes/%s/ctl ends it", p->id, p->id);
 	else if (err == 0)
 		err = process_forget(dir->sandbox, c, p->id);
 	else if (err == -ENOENT)
@@ -460,6 +458,7 @@ static int process_claim(struct call *c, struct process *p, const struct process
 static void process_started(struct sandbox *sb, struct process *p, int err)
 {
 	struct sandbox_status st;
+	const struct http_target *target = sandbox_target(sb);
 
 	sandbox_get_status(sb, &st);
 	AUTO_UNLOCK(&p->set->lock);
@@ -476,7 +475,7 @@ static void process_started(struct sandbox *sb, struct process *p, int err)
 	p->started_here = true;
 	p->end_told = false;
 	memcpy(p->boot, st.boot, sizeof(p->boot));
-	p->since = st.since;
+	p->target = target;
 	process_follow_begin(p, p->id);
 }
 
@@ -607,7 +606,7 @@ static int request_read(struct call *c, struct json_object *o, struct request *r
 	if (!err && !r->command)
 		err = call_fault(c, EINVAL, NULL, "\"command\" is missing");
 	if (!err && r->id && !process_id_ok(r->id))
-		err = process_bad_id(c);
+		err = process_bad_id(c, r->id);
 	if (!err && json_object_object_get_ex(o, "timeout", &v) && v) {
 		if (!json_object_is_type(v, json_type_int) || json_object_get_int64(v) < 0)
 			return call_fault(c, EINVAL, NULL, "\"timeout\" is not a number of milliseconds");

@@ -23,10 +23,10 @@ struct process {
 	bool pinned;       /* the set holds a reference: a draft, or started here */
 	bool draft;        /* made here, never started */
 	bool starting;     /* somebody starts it now */
-	bool started_here; /* then boot and since tell which sandbox it was */
+	bool started_here; /* then boot and target tell in which life of the sandbox */
 	char boot[40];
-	struct timespec since;
-	bool end_told; /* caches were dropped after its end */
+	const struct http_target *target; /* never followed */
+	bool end_told;                    /* caches were dropped after its end */
 
 	bool has_settings;       /* the four below are what the next start uses */
 	char *command;           /* may be NULL */

@@ -332,7 +332,8 @@ static int process_bad_id(struct call *c, const char *id)
 	return call_fault(c, EINVAL, NULL,
 		"processes/%s: no id of a process; use 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not "
 		"new "
-		"or help");
+		"or help",
+		id);
 }
 
 static int process_make(const struct ctl_ref *dir, struct call *c, const char *name, void **object)

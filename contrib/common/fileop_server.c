@@ -17,7 +17,8 @@
 
 enum {
 	RESULT_HEAD = 8, /* length and error */
-	AVAIL_AT = 8 + FILEOP_ID_SIZE + 8
+	AVAIL_AT = 8 + FILEOP_ID_SIZE + 8,
+	COUNT_AT = AVAIL_AT + 8
 };
 
 int fileop_server_new(const struct fileop_server_config *config, struct fileop_server **out)
@@ -229,6 +230,14 @@ static int refuse_calls(struct fileop_batch *b, const struct request *q, struct 
 	return buf_error(reply);
 }
 
+/* A number used for two batches is the client's fault; it is not to be told what it did not ask. */
+static bool is_reply_of(const struct request *q, const char *reply)
+{
+	struct reader r;
+	reader_init(&r, reply + COUNT_AT, 4);
+	return reader_u32(&r) == q->count;
+}
+
 static int run_once(struct fileop_batch *b, struct request *q, struct buf *reply)
 {
 	struct fileop_memory *mem = NULL;
@@ -238,10 +247,12 @@ static int run_once(struct fileop_batch *b, struct request *q, struct buf *reply
 	int is = fileop_replay_begin(b->server, b->client, q->seq, q->acked, &mem, reply);
 	if (is < 0)
 		return is;
-	if (is == FILEOP_REPLAY_REPEATED)
+	if (is == FILEOP_REPLAY_REPEATED && is_reply_of(q, reply->data + begin))
 		return 0;
-	if (is == FILEOP_REPLAY_LOST)
+	if (is != FILEOP_REPLAY_NEW) {
+		reply->size = begin;
 		return refuse_calls(b, q, reply);
+	}
 	int err = run_calls(b, q, reply);
 	fileop_replay_end(
 		b->server, b->client, mem, err ? NULL : reply->data + begin, err ? 0 : reply->size - begin);

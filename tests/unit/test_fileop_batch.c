@@ -77,6 +77,16 @@ static void test_a_repeated_batch_gets_the_same_reply_and_is_done_once(void **st
 	r->seq = 1;
 	assert_int_equal(op_make(r, FILEOP_MKDIR, "d", 0755), 0);
 	assert_true(is_there(r, "d"));
+	/* A number of another batch gets neither its reply nor anything done. */
+	rig_begin(r);
+	r->request.data[24] = 1; /* seq: behind magic, version, 0, client */
+	begin_mkdir(r, "x", 0);
+	begin_mkdir(r, "y", 0);
+	r->seq = 0;
+	struct reader body, in = rig_send(r, 2);
+	assert_int_equal(fileop_get_result(&in, &body), -ESTALE);
+	assert_int_equal(fileop_get_result(&in, &body), -ESTALE);
+	assert_false(is_there(r, "x"));
 	/* What is not numbered is not remembered. */
 	r->seq = 0;
 	assert_int_equal(op_make(r, FILEOP_MKDIR, "e", 0755), 0);

@@ -210,10 +210,13 @@ static inline int op_write(struct rig *r, uint64_t h, uint64_t off, const void *
 	return rig_one(r, at);
 }
 
-/* The bytes are borrowed from the reply. Negative: errno. */
+/* The bytes are borrowed from the reply, *out NULL without any. Negative: errno. */
 static inline ssize_t op_read(
 	struct rig *r, uint64_t h, const char *path, uint64_t off, uint32_t n, const char **out)
 {
+	const char *ignored;
+	out = out ? out : &ignored;
+	*out = NULL;
 	rig_begin(r);
 	size_t at = rig_call(r, FILEOP_READ), got;
 	rig_target(r, h, path);
@@ -222,9 +225,7 @@ static inline ssize_t op_read(
 	int err = rig_one(r, at);
 	if (err)
 		return err;
-	const char *p = reader_bytes(&r->body, &got);
-	if (out)
-		*out = p;
+	*out = reader_bytes(&r->body, &got);
 	return (ssize_t)got;
 }
 

@@ -1,0 +1,34 @@
+/*
+ * The error codes of the API and the status each travels with.
+ */
+#ifndef SANDBOXD_ERRORS_H
+#define SANDBOXD_ERRORS_H
+
+enum error_code {
+	ERR_UNKNOWN,
+	ERR_NOT_FOUND, /* UNKNOWN_ERROR of a route that does not exist */
+	ERR_INTERNAL,
+	ERR_VALIDATION,
+	ERR_SECURITY_VALIDATION,
+	ERR_FILE_NOT_FOUND,
+	ERR_IS_DIRECTORY,
+	ERR_NOT_DIRECTORY,
+	ERR_PERMISSION_DENIED,
+	ERR_FILE_TOO_LARGE,
+	ERR_FILESYSTEM,
+	ERR_INVALID_COMMAND,
+	ERR_COMMAND_EXECUTION,
+	ERR_STREAM_START,
+	ERR_COMMAND_NOT_FOUND,
+	ERR_PROCESS_NOT_FOUND,
+	ERR_RESOURCE_BUSY,
+	ERR_OPERATION_INTERRUPTED,
+	ERR_SERVICE_NOT_RESPONDING,
+	ERR_INVALID_PORT,
+	ERR_RANGE
+};
+
+const char *error_name(enum error_code code);
+unsigned error_status(enum error_code code);
+
+#endif

@@ -1,0 +1,110 @@
+/*
+ * The table of routes, the way through it, and the routes that say nothing but a line.
+ */
+#include "routes.h"
+
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "text.h"
+
+#ifndef SANDBOXD_VERSION
+#define SANDBOXD_VERSION "0.1.0"
+#endif
+
+static enum MHD_Result route_hello(struct request *r)
+{
+	return reply_text(r, 200, "sandboxd\n");
+}
+
+static enum MHD_Result route_ping(struct request *r)
+{
+	struct json_object *o = answer_new();
+	json_object_object_add(o, "status", json_object_new_string("healthy"));
+	return reply_json(r, 200, o);
+}
+
+static enum MHD_Result route_version(struct request *r)
+{
+	/* The image that carries the server says which version of the API it stands for. */
+	const char *version = getenv("SANDBOX_VERSION");
+	struct json_object *o = answer_new();
+	json_object_object_add(
+		o, "version", text_json_str(version && *version ? version : SANDBOXD_VERSION));
+	json_object_object_add(o, "server", json_object_new_string("sandboxd " SANDBOXD_VERSION));
+	return reply_json(r, 200, o);
+}
+
+static enum MHD_Result route_commands(struct request *r)
+{
+	/* Registered and broken in the official server; clients may use it to tell a server from a stranger. */
+	return reply_error(r, ERR_UNKNOWN, NULL, NULL, "Invalid endpoint");
+}
+
+static const struct route table[] = {
+	{"GET", "/", route_hello},
+	{"GET", "/api/ping", route_ping},
+	{"GET", "/api/version", route_version},
+	{"GET", "/api/commands", route_commands},
+	{"POST", "/api/execute", route_execute},
+	{"POST", "/api/execute/stream", route_execute_stream},
+	{"POST", "/api/read", route_read},
+	{"POST", "/api/read/stream", route_read_stream},
+	{"POST", "/api/write", route_write},
+	{"POST", "/api/delete", route_delete},
+	{"POST", "/api/rename", route_rename},
+	{"POST", "/api/move", route_move},
+	{"POST", "/api/mkdir", route_mkdir},
+	{"POST", "/api/exists", route_exists},
+	{"POST", "/api/list-files", route_list_files},
+	{"POST", "/api/port-watch", route_port_watch},
+	{"POST", "/api/watch", route_watch},
+	{"POST", "/api/watch/check", route_watch_check},
+	{"POST", "/api/process/start", route_process_start},
+	{"GET", "/api/process/list", route_process_list},
+	{"DELETE", "/api/process/kill-all", route_process_kill_all},
+	{"GET", "/api/process/*", route_process_get},
+	{"DELETE", "/api/process/*", route_process_kill},
+	{"GET", "/api/process/*/logs", route_process_logs},
+	{"GET", "/api/process/*/stream", route_process_stream},
+	{"POST", "/api/sandboxfs/batch", route_batch},
+	{"GET", "/api/sandboxfs/relay/*", route_relay},
+	{"POST", "/api/sandboxfs/commands", route_frames_start},
+	{"POST", "/api/sandboxfs/commands/*/attach", route_frames_attach},
+	{"POST", "/api/sandboxfs/commands/*/signal", route_frames_signal},
+	{"GET", "/api/sandboxfs/commands/*/output", route_frames_output},
+	{"GET", "/api/sandboxfs/commands/*", route_frames_get},
+	{"DELETE", "/api/sandboxfs/commands/*", route_frames_forget},
+};
+
+/* Does path match, and where is its variable part? */
+static bool path_matches(const char *pattern, const char *path, const char **part, size_t *n)
+{
+	const char *star = strchr(pattern, '*');
+	if (!star)
+		return strcmp(pattern, path) == 0;
+	size_t before = (size_t)(star - pattern);
+	if (strncmp(pattern, path, before) != 0)
+		return false;
+	*part = path + before;
+	*n = strcspn(*part, "/");
+	return *n && strcmp(*part + *n, star + 1) == 0;
+}
+
+const struct route *route_find(const char *method, const char *path, char **id)
+{
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+		const char *part = NULL;
+		size_t n = 0;
+		if (strcmp(table[i].method, method) != 0 || !path_matches(table[i].path, path, &part, &n))
+			continue;
+		if (part) {
+			*id = strndup(part, n);
+			if (!*id)
+				return NULL;
+		}
+		return &table[i];
+	}
+	return NULL;
+}

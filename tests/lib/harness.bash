@@ -73,11 +73,22 @@ start_server() { # unix|tcp
 		set -- --listen "127.0.0.1:$port"
 		;;
 	esac
+	# The API speaks of /workspace, so there must be one: this machine's files with the test's directory at that name.
+	local bind=() d
+	for d in /*; do
+		if [ -L "$d" ]; then
+			bind+=(--symlink "$(readlink "$d")" "$d")
+		elif [ "$d" != /workspace ]; then
+			bind+=(--dev-bind "$d" "$d")
+		fi
+	done
 	ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" \
-		"$sandboxd" "$@" --workspace "$T/ws" >"$T/server.log" 2>&1 3>&- &
-	server_pid=$!
-	echo $server_pid >>"$T/pids"
+		bwrap "${bind[@]}" --bind "$T/ws" /workspace --die-with-parent \
+		"$sandboxd" "$@" --workspace /workspace >"$T/server.log" 2>&1 3>&- &
+	local outer=$!
 	wait_until 10 ping_server
+	server_pid=$(pgrep -P $outer -x sandboxd)
+	echo "$server_pid" >>"$T/pids"
 }
 ping_server() { curl_server /api/ping >/dev/null 2>&1; }
 curl_server() { # PATH [CURL-OPTION]...

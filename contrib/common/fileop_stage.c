@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/vfs.h>
 
 #include "cleanup.h"
 #include "fileop_internal.h"
@@ -270,6 +271,11 @@ static int make_room(struct fileop_batch *b, int out, const struct statx *stage)
 	err = fileop_check_space(b, fileop_statx_dev(&old), need * 512);
 	if (err)
 		return err;
+	/* Asked first, because a call that allocates and fails has moved the old file's times. */
+	struct statfs fs;
+	if (fstatfs(out, &fs) == 0 && fs.f_blocks && fs.f_bsize > 0 &&
+		need * 512 / (uint64_t)fs.f_bsize > (uint64_t)fs.f_bfree)
+		return -ENOSPC;
 	bool sparse = stage->stx_blocks * 512 < stage->stx_size;
 	if (sparse || !stage->stx_size ||
 		fallocate(out, FALLOC_FL_KEEP_SIZE, 0, (off_t)stage->stx_size) == 0)

@@ -322,13 +322,14 @@ static void test_a_full_disk_leaves_the_old_file_whole(void **state)
 	AUTO_FREE char *data = malloc(3 * MIB);
 	memset(data, 'n', 3 * MIB);
 	put_file(r, "small/f", "precious old text");
+	struct stat before = stat_of(r, "small/f");
 	int opened = op_open(r, 1, "small/f", STAGE_OVER, 0644, NULL);
 	int wrote = op_write(r, 1, 0, data, 3 * MIB);
 	int commit = op_commit(r, 1, NULL);
 	AUTO_FD int fd = open(rig_path(r, "small/f"), O_RDONLY);
 	char got[64] = {0};
 	ssize_t n = read(fd, got, sizeof(got) - 1);
-	off_t size = stat_of(r, "small/f").st_size;
+	struct stat after = stat_of(r, "small/f");
 	/* Make room: the stage is still there. */
 	struct fileop_setattr s = {.valid = FILEOP_SET_SIZE, .size = MIB};
 	int shrunk = op_setattr(r, 1, NULL, &s, NULL);
@@ -342,7 +343,9 @@ static void test_a_full_disk_leaves_the_old_file_whole(void **state)
 	assert_int_equal(commit, -ENOSPC);
 	assert_int_equal(n, 17);
 	assert_string_equal(got, "precious old text");
-	assert_int_equal(size, 17);
+	assert_int_equal(after.st_size, 17);
+	assert_memory_equal(&after.st_mtim, &before.st_mtim, sizeof(struct timespec));
+	assert_memory_equal(&after.st_ctim, &before.st_ctim, sizeof(struct timespec));
 	assert_int_equal(shrunk, 0);
 	assert_int_equal(again, 0);
 	assert_int_equal(size_then, MIB);

@@ -234,7 +234,7 @@ static void output_finish(struct output *o)
 	struct keeper *k = o->kept.keeper;
 
 	pthread_mutex_lock(&k->lock);
-	if (o->waiter) { /* the starter takes the result */
+	if (o->waiter && atomic_load(&o->phase) == OUTPUT_STARTING) { /* the starter takes the result */
 		atomic_store(&o->phase, OUTPUT_FAILED);
 		call_wake(o->waiter);
 	} else {
@@ -294,6 +294,7 @@ static void output_settle(struct output *o, int err)
 	if (o->exited) {
 		output_finish(o);
 	} else if (o->malformed) {
+		o->may_run = true;
 		output_fail(o, -EPROTO, "the server's answer makes no sense");
 	} else if (err == -ECANCELED) {
 		output_fail(o, -ECANCELED, "the mount has ended");
@@ -333,10 +334,10 @@ static bool output_tend(struct kept *item, int64_t now, int64_t *next)
 {
 	struct output *o = (struct output *)item;
 	struct keeper *k = item->keeper;
-	bool late = atomic_load(&o->phase) == OUTPUT_STARTING && o->deadline <= now;
 
 	if (o->busy)
 		return false;
+	bool late = atomic_load(&o->phase) == OUTPUT_STARTING && o->deadline <= now;
 	if (o->stream_ended || late || k->stopping) {
 		struct http_stream *stream = steal(o->stream);
 		int err = o->stream_ended ? o->stream_err : 0;

@@ -16,15 +16,15 @@
 
 /* What a person must know of a failure. Strings are owned; NULL where not known. */
 struct fault {
-	int err; /* positive errno; 0: no fault */
-	char *code;		  /* the API's word, e.g. FILE_NOT_FOUND */
-	char *message;	  /* FILE: what is wrong; the way out */
+	int err;       /* positive errno; 0: no fault */
+	char *code;    /* the API's word, e.g. FILE_NOT_FOUND */
+	char *message; /* FILE: what is wrong; the way out */
 	char *suggestion;
 	char *operation;
 	char *path;
 	struct timespec when; /* CLOCK_REALTIME */
-	int pid;			  /* who asked; 0 unknown */
-	bool retry;			  /* safe to repeat as it is */
+	int pid;              /* who asked; 0 unknown */
+	bool retry;           /* safe to repeat as it is */
 };
 
 void fault_clear(struct fault *f);
@@ -33,10 +33,10 @@ void fault_copy(struct fault *to, const struct fault *from);
 
 struct call {
 	pthread_mutex_t lock;
-	pthread_cond_t wake;  /* CLOCK_MONOTONIC; signalled by call_wake and call_cancel */
-	bool cancelled;		  /* under lock */
-	int pid;			  /* who asked, for the fault; 0 unknown */
-	struct fault fault;	  /* the thread that does the work alone writes it */
+	pthread_cond_t wake; /* CLOCK_MONOTONIC; signalled by call_wake and call_cancel */
+	bool cancelled;      /* under lock */
+	int pid;             /* who asked, for the fault; 0 unknown */
+	struct fault fault;  /* the thread that does the work alone writes it */
 	/* Called by call_cancel once, without the lock (NULL: none): for work that sleeps elsewhere. Set under lock. */
 	void (*on_cancel)(void *arg);
 	void *on_cancel_arg;

@@ -51,13 +51,14 @@ enum {
 	FILEOP_ID_SIZE = 16,
 	FILEOP_LEASE_SECONDS = 600,
 	FILEOP_MAX_BATCH = 16 << 20, /* bytes of a request or of a reply */
-	FILEOP_MAX_COUNT = 4096,	 /* calls in a batch */
-	FILEOP_MAX_READ = 4 << 20	 /* bytes of one READ, WRITE or READDIR */
+	FILEOP_MAX_COUNT = 4096,     /* calls in a batch */
+	FILEOP_MAX_READ = 4 << 20    /* bytes of one READ, WRITE or READDIR */
 };
 
 /* opflags */
 enum {
-	FILEOP_MUST = 1 /* if this call fails, the rest of the batch is not done: their error is ECANCELED */
+	/* if this call fails, the rest of the batch is not done: their error is ECANCELED */
+	FILEOP_MUST = 1
 };
 
 /*
@@ -66,33 +67,33 @@ enum {
  * the file there is another. "attr" is struct fileop_attr as fileop_put_attr writes it.
  */
 enum fileop_code {
-	FILEOP_PING = 1,	   /* -> */
-	FILEOP_GETATTR,		   /* target -> attr, string link (text of a symlink, else empty) */
-	FILEOP_SETATTR,		   /* target, struct fileop_setattr -> attr */
-	FILEOP_OPEN,		   /* u64 handle, string path, u64 dev, u64 ino, u32 FILEOP_O_*, u32 mode -> attr, u8 created, u8 staged */
-	FILEOP_CLOSE,		   /* u64 handle -> */
-	FILEOP_READ,		   /* target, u64 offset, u32 length -> string data (short only at the end of the file) */
-	FILEOP_WRITE,		   /* u64 handle, u64 offset, string data -> (all of it or an error); with FILEOP_O_APPEND the offset is ignored */
-	FILEOP_COMMIT,		   /* u64 handle -> attr */
-	FILEOP_FSYNC,		   /* u64 handle, u8 datasync -> */
-	FILEOP_READDIR,		   /* u64 handle, u32 max -> u8 eof, u32 count, count times: string name, attr, string link. Goes on where the last one stopped; . and .. are left out. Ino 0: attributes cannot be had (no x on the directory), mode has the type alone */
-	FILEOP_REWINDDIR,	   /* u64 handle -> */
-	FILEOP_MKDIR,		   /* string path, u32 mode -> attr */
-	FILEOP_MKNOD,		   /* string path, u32 mode (with type: FIFO, socket, regular; else EPERM) -> attr */
-	FILEOP_SYMLINK,		   /* string path, string text -> attr */
-	FILEOP_LINK,		   /* target, string newpath -> attr */
-	FILEOP_UNLINK,		   /* string path -> */
-	FILEOP_RMDIR,		   /* string path -> */
-	FILEOP_RENAME,		   /* string old, string new, u32 flags (RENAME_*) -> */
-	FILEOP_STATFS,		   /* string path -> u64 bsize, frsize, blocks, bfree, bavail, files, ffree, namelen */
-	FILEOP_FALLOCATE,	   /* u64 handle, u32 mode, u64 offset, u64 length -> */
-	FILEOP_SEEK,		   /* u64 handle, u64 offset, u32 whence (SEEK_DATA, SEEK_HOLE) -> u64 offset */
-	FILEOP_COPY_RANGE,	   /* u64 in, u64 inoff, u64 out, u64 outoff, u64 length -> u64 copied */
-	FILEOP_GETXATTR,	   /* target, string name -> string value */
-	FILEOP_SETXATTR,	   /* target, string name, string value, u32 flags (XATTR_*) -> */
-	FILEOP_LISTXATTR,	   /* target -> string names (each followed by NUL) */
-	FILEOP_REMOVEXATTR,	   /* target, string name -> */
-	FILEOP_SALVAGE,		   /* u64 handle, string path -> attr: a new file at path with the handle's content and mode (O_EXCL) */
+	FILEOP_PING = 1, /* -> */
+	FILEOP_GETATTR,  /* target -> attr, string link (text of a symlink, else empty) */
+	FILEOP_SETATTR,  /* target, struct fileop_setattr -> attr */
+	FILEOP_OPEN, /* u64 handle, string path, u64 dev, u64 ino, u32 FILEOP_O_*, u32 mode -> attr, u8 created, u8 staged */
+	FILEOP_CLOSE, /* u64 handle -> */
+	FILEOP_READ, /* target, u64 offset, u32 length -> string data (short only at the end of the file) */
+	FILEOP_WRITE, /* u64 handle, u64 offset, string data -> (all of it or an error); with FILEOP_O_APPEND the offset is ignored */
+	FILEOP_COMMIT,  /* u64 handle -> attr */
+	FILEOP_FSYNC,   /* u64 handle, u8 datasync -> */
+	FILEOP_READDIR, /* u64 handle, u32 max -> u8 eof, u32 count, count times: string name, attr, string link. Goes on where the last one stopped; . and .. are left out. Ino 0: attributes cannot be had (no x on the directory), mode has the type alone */
+	FILEOP_REWINDDIR, /* u64 handle -> */
+	FILEOP_MKDIR,     /* string path, u32 mode -> attr */
+	FILEOP_MKNOD, /* string path, u32 mode (with type: FIFO, socket, regular; else EPERM) -> attr */
+	FILEOP_SYMLINK, /* string path, string text -> attr */
+	FILEOP_LINK,    /* target, string newpath -> attr */
+	FILEOP_UNLINK,  /* string path -> */
+	FILEOP_RMDIR,   /* string path -> */
+	FILEOP_RENAME,  /* string old, string new, u32 flags (RENAME_*) -> */
+	FILEOP_STATFS, /* string path -> u64 bsize, frsize, blocks, bfree, bavail, files, ffree, namelen */
+	FILEOP_FALLOCATE,  /* u64 handle, u32 mode, u64 offset, u64 length -> */
+	FILEOP_SEEK,       /* u64 handle, u64 offset, u32 whence (SEEK_DATA, SEEK_HOLE) -> u64 offset */
+	FILEOP_COPY_RANGE, /* u64 in, u64 inoff, u64 out, u64 outoff, u64 length -> u64 copied */
+	FILEOP_GETXATTR,   /* target, string name -> string value */
+	FILEOP_SETXATTR,   /* target, string name, string value, u32 flags (XATTR_*) -> */
+	FILEOP_LISTXATTR,  /* target -> string names (each followed by NUL) */
+	FILEOP_REMOVEXATTR, /* target, string name -> */
+	FILEOP_SALVAGE, /* u64 handle, string path -> attr: a new file at path with the handle's content and mode (O_EXCL) */
 	FILEOP_CODE_COUNT
 };
 
@@ -122,7 +123,8 @@ enum {
 
 /* attr.flags */
 enum {
-	FILEOP_ATTR_SPECIAL = 1 /* procfs, sysfs, a device file system: sizes are not what reads give, directories are not to be walked */
+	/* procfs, sysfs, a device file system: sizes are not what reads give, directories are not to be walked */
+	FILEOP_ATTR_SPECIAL = 1
 };
 
 struct fileop_attr {
@@ -138,7 +140,8 @@ struct fileop_attr {
 	uint32_t blksize;
 	uint32_t flags;
 	struct timespec atime, mtime, ctime;
-	struct timespec btime; /* 0 where the file system has none: tells two files of one inode number apart */
+	/* 0 where the file system has none: tells two files of one inode number apart */
+	struct timespec btime;
 };
 
 struct fileop_setattr {
@@ -159,8 +162,8 @@ struct fileop_target {
 /* --- encoding a request (client) --- */
 
 /* Starts a batch; count is patched by fileop_end_request. */
-void fileop_begin_request(struct buf *b, const uint8_t client[FILEOP_ID_SIZE], uint64_t seq,
-						  uint64_t acked);
+void fileop_begin_request(
+	struct buf *b, const uint8_t client[FILEOP_ID_SIZE], uint64_t seq, uint64_t acked);
 /* Starts a call and returns the place that fileop_end_call needs. Between them comes the body. */
 size_t fileop_begin_call(struct buf *b, enum fileop_code code, unsigned opflags);
 void fileop_end_call(struct buf *b, size_t at);

@@ -16,7 +16,8 @@ struct fileop_server;
 
 struct fileop_server_config {
 	const char *workspace; /* borrowed; "/workspace" */
-	uint64_t min_free;	   /* bytes of the workspace's file system that writes, creations and growth leave free (ENOSPC); 0: none */
+	/* Bytes of the workspace's file system that writes, creations and growth leave free (ENOSPC); 0: none */
+	uint64_t min_free;
 };
 
 /* 0 and *out new, or a negative errno. */

@@ -274,6 +274,8 @@ static int watching_next(struct stream *stream, struct buf *out)
 	int fd = watcher_fd(w->watcher);
 	int64_t now = text_monotonic_ms();
 	int err = net_wait(stream->server, stream->client, fd, POLLIN, now + HTTP_TICK_MS);
+	if (err == -ETIMEDOUT && watcher_root_gone(w->watcher))
+		return send_end(w, -ENOENT, out) < 0 ? -ENOMEM : 0;
 	if (err == -ETIMEDOUT)
 		return 1;
 	if (err < 0)

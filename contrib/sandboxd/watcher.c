@@ -29,6 +29,8 @@ struct watcher {
 	struct watch_spec spec;
 	int fd;
 	int root_wd;
+	dev_t root_dev;
+	ino_t root_ino;
 	struct place *places; /* by wd, ascending */
 	size_t count, capacity;
 	char events[EVENT_BUFFER] __attribute__((aligned(__alignof__(struct inotify_event))));
@@ -76,6 +78,12 @@ int watcher_fd(const struct watcher *w)
 const char *watcher_root(const struct watcher *w)
 {
 	return w->spec.root;
+}
+
+bool watcher_root_gone(const struct watcher *w)
+{
+	struct stat st;
+	return stat(w->spec.root, &st) < 0 || st.st_dev != w->root_dev || st.st_ino != w->root_ino;
 }
 
 static bool covered(char *const *globs, const char *path)
@@ -253,8 +261,11 @@ int watcher_new(struct watch_spec *spec, struct watcher **out)
 	}
 	w->spec = *spec;
 	*spec = (struct watch_spec){NULL, false, 0, NULL, NULL};
+	struct stat st = {0};
 	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	int err = w->fd < 0 ? -errno : watch_tree(w, "", NULL);
+	int err = w->fd < 0 || stat(w->spec.root, &st) < 0 ? -errno : watch_tree(w, "", NULL);
+	w->root_dev = st.st_dev;
+	w->root_ino = st.st_ino;
 	if (err < 0) {
 		watcher_free(w);
 		return err;

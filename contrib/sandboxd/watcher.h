@@ -34,6 +34,10 @@ void watch_spec_release(struct watch_spec *spec);
 
 int watcher_fd(const struct watcher *w);
 const char *watcher_root(const struct watcher *w); /* borrowed */
+/*
+ * Has another thing, or nothing, taken the root's place? inotify is silent about a removed directory for as long as somebody is in it.
+ */
+bool watcher_root_gone(const struct watcher *w);
 /* relative: path below the root, "" for itself; valid during the call only. */
 typedef void watch_sink(void *arg, enum watch_type type, const char *relative, bool directory);
 /*

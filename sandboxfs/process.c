@@ -100,6 +100,15 @@ static void ignore_end(void *arg, const struct output_end *end)
 
 static const struct output_events start_events = {.data = ignore_data, .end = ignore_end};
 
+void process_explain(struct call *c, int err, const char *cwd)
+{
+	if (err != -ENOENT || !cwd)
+		return;
+	/* The shell is always there: what was not found is the directory, though the server names the shell. */
+	fault_clear(&c->fault);
+	call_fault(c, ENOENT, NULL, "there is no directory %s in the sandbox", cwd);
+}
+
 int process_start(
 	struct sandbox *sb, struct call *c, const char *id, const struct process_spec *spec)
 {
@@ -112,6 +121,7 @@ int process_start(
 		return err;
 	err = output_start(sb, c, id, &body, &start_events, NULL, &o, &may_run);
 	output_close(o);
+	process_explain(c, err, spec->cwd);
 	return err;
 }
 

@@ -36,6 +36,9 @@ int process_body(const char *id, const struct process_spec *spec, bool listed, c
 int process_start(
 	struct sandbox *sb, struct call *c, const char *id, const struct process_spec *spec);
 
+/* Says what a start that failed with err could not find. */
+void process_explain(struct call *c, int err, const char *cwd);
+
 struct process_info {
 	char *command, *cwd;
 	struct json_object *env; /* NULL: none */

@@ -556,6 +556,7 @@ int run_start(struct run *r, struct call *c, const struct run_spec *spec)
 	pthread_mutex_unlock(&r->lock);
 	run_get(r); /* until its end is told */
 	err = output_start(r->table->sb, c, r->id, &body, &run_events, r, &o, &may_run);
+	process_explain(c, err, spec->cwd);
 	if (!o) {
 		run_start_failed(r, c, err, may_run);
 		run_put(r);

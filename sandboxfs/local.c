@@ -27,6 +27,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -220,6 +221,26 @@ static int read_info(
 	return err ? call_fault(c, EPROTO, NULL, "%s: bubblewrap does not tell its child", name) : 0;
 }
 
+/*
+ * Its child tells its number before it has mapped its ids (uid_map, then gid_map, in one go). A program that joins the user namespace
+ * earlier is nobody there and loses its capabilities with the exec.
+ */
+static int wait_mapped(
+	struct call *c, const char *name, struct child *bwrap, pid_t pid, int64_t until)
+{
+	char path[64], byte;
+	snprintf(path, sizeof path, "/proc/%d/gid_map", (int)pid);
+	for (;;) {
+		AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 && read(fd, &byte, 1) == 1)
+			return 0;
+		int err = still_starting(c, name, bwrap, until);
+		if (err)
+			return err;
+		nanosleep(&(struct timespec){0, 1000000}, NULL); /* a file of /proc cannot be polled */
+	}
+}
+
 /* Waits until sandboxd answers anything at all. */
 static int wait_answer(struct call *c, const char *name, const struct box *b, int64_t until)
 {
@@ -310,7 +331,11 @@ static int bring_up(
 	err = local_dir_note(b->lock, pid);
 	if (err)
 		return call_fault(c, -err, NULL, "%s: its lock: %s", b->name, strerror(-err));
-	if (net->attach && (err = local_net_attach(l, c, net, pid, &b->slirp, &b->slirp_exit)))
+	if (net->attach)
+		err = wait_mapped(c, b->name, b->bwrap, pid, until);
+	if (!err && net->attach)
+		err = local_net_attach(l, c, net, pid, &b->slirp, &b->slirp_exit);
+	if (err)
 		return err;
 	if (write(p->block_out, "1", 1) != 1) {
 		/* EPIPE (SIGPIPE is ignored by the program): it has ended; wait for its words. */

@@ -8,6 +8,7 @@
  * Measured with bubblewrap 0.8 on Linux 6.1 to 6.18, and the reason for some words below:
  * - Files of /proc/sys/net belong to the uid that owns the network namespace, which is the sandbox's: uid 0 inside could write
  *   them. Its own --proc does not cover /proc/sys, since uid 0 inside cannot write the directory; a read-only bind does.
+ * - /proc/pressure is open to all for writing (a trigger is work for the kernel); the same is done there.
  * - The root and /dev that bubblewrap makes are tmpfs without a size: read-only at the end, else they hold half of the host's memory.
  * - With --as-pid-1 sandboxd is pid 1: no command can stop or kill it by SIGKILL, and
  *   /proc/1 shows nothing of bubblewrap.
@@ -291,7 +292,8 @@ static int box_words(const struct local *l, struct box_plan *p)
 		if (err)
 			return err;
 	}
-	WORDS(b, "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev");
+	WORDS(b, "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--ro-bind-try",
+		"/proc/pressure", "/proc/pressure", "--dev", "/dev");
 	tmpfs(b, "1777", tmp / SMALL_SHARE, "/dev/shm");
 	WORDS(b, "--remount-ro", "/dev");
 	tmpfs(b, "1777", tmp, "/tmp");

@@ -149,8 +149,9 @@ x() {
 	read -r n <&"$f" || return 125
 	printf '%s\n' "$*" >&"$f" || { exec {f}>&-; return 125; }
 	cat <&"$f" || { exec {f}>&-; return 125; }
-	exec {f}>&-
+	# before the close: a run without a conversation gives way to newer ones
 	rc=$(cat "$C/runs/$n/exit")
+	exec {f}>&-
 	case $rc in
 	'' | *[!0-9]*) echo "exit is '$rc'" >&2; return 125 ;;
 	*) return "$rc" ;;

@@ -113,8 +113,8 @@ for i in range(300): sys.stdout.buffer.write(chr(0x20ac).encode()[i % 3:i % 3 + 
 		(
 			n=
 			exec 5<>"$C/exec" && read -r n <&5 && echo "sleep 1; seq $i 1000" >&5 && cat <&5 >"$T/out$i"
+			[ "$(cat "$C/runs/$n/exit")" = 0 ]
 			exec 5>&-
-			cat "$C/runs/$n/exit" >"$T/exit$i" 2>&1
 		) 3>&- &
 		pids+=($!)
 	done

@@ -214,7 +214,8 @@ still_there() { # PID:START...
 	local p state
 	left=
 	for p; do
-		state=$(awk -v s="${p#*:}" '{ sub(/.*\) /, ""); if ($20 == s) print $1 }' \
+		# a dead child of init is init's affair, and some take their time
+		state=$(awk -v s="${p#*:}" '{ sub(/.*\) /, ""); if ($20 == s && !($1 == "Z" && $2 == 1)) print $1 }' \
 			"/proc/${p%:*}/stat" 2>/dev/null) || continue
 		[ -z "$state" ] || left="$left ${p%:*}"
 	done

@@ -460,7 +460,10 @@ static int open_node(struct ctl_node *n, struct op *op, struct node_open *o)
 	ctl_open_fn *open = opener_of(n, o->flags);
 	if (!open || (ctl_file_writes(o->flags) && !row_writes(n->row)) ||
 		(ctl_file_reads(o->flags) && !(n->row->mode & 0444)))
-		return -EACCES;
+		return ctl_fail(n, op_call(op),
+			call_fault(op_call(op), EACCES, NULL, "it can only be %s",
+				ctl_file_writes(o->flags) && !row_writes(n->row) ? "read" : "written"),
+			"open");
 	int err = ctl_file_writes(o->flags) ? 0 : ctl_tree_take_late(n->tree, n->path);
 	if (err)
 		return err; /* noted when it happened */

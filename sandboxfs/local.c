@@ -366,31 +366,45 @@ static void box_free(struct box *b)
 	free(b);
 }
 
-/* Ends what runs of it; polite: sandboxd may first end its commands. */
+/* Has pid 1 of the sandbox, and with it every process there, ended by the deadline? */
+static bool init_gone(const struct box *b, int64_t deadline)
+{
+	for (;;) {
+		struct pollfd p = {b->init, POLLIN, 0};
+		int64_t left = deadline - call_now_ms();
+		int n = poll(&p, 1, left > 0 ? (int)left : 0);
+		if (n > 0 || (n == 0 && left <= 0))
+			return n > 0;
+	}
+}
+
+/*
+ * Ends what runs of it; polite: sandboxd may first end its commands. Looks at pid 1 and not only at bubblewrap, which somebody may
+ * have killed: pid 1 then outlives it for a moment.
+ */
 static void box_end(struct box *b, bool polite)
 {
 	atomic_store(&b->state, BOX_OVER);
-	if (b->bwrap) {
-		if (polite && b->init >= 0)
+	if (b->init >= 0) {
+		if (polite)
 			pidfd_send_signal(b->init, SIGTERM, NULL, 0); /* ESRCH: ended already */
-		if (!polite || child_wait(b->bwrap, call_now_ms() + POLITE_MS, NULL)) {
-			/* The end of pid 1 is the end of all in its namespace; bubblewrap ends after it. */
-			if (b->init >= 0)
-				pidfd_send_signal(b->init, SIGKILL, NULL, 0);
-			else
-				child_signal(b->bwrap, SIGKILL);
-			if (child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL)) {
-				log_error("%s: bubblewrap does not end; killed", b->name);
-				child_signal(b->bwrap, SIGKILL);
-				child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL);
-			}
+		if (!polite || !init_gone(b, call_now_ms() + POLITE_MS)) {
+			pidfd_send_signal(b->init, SIGKILL, NULL, 0);
+			if (!init_gone(b, call_now_ms() + FORCED_MS))
+				log_error("%s: its processes do not end", b->name);
 		}
+	}
+	if (b->bwrap && (b->init < 0 || child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))) {
+		child_signal(b->bwrap, SIGKILL);
+		if (child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))
+			log_error("%s: bubblewrap does not end", b->name);
 	}
 	if (b->slirp) {
 		if (b->slirp_exit >= 0)
 			close(steal_fd(&b->slirp_exit));
 		child_signal(b->slirp, SIGKILL);
-		child_wait(b->slirp, call_now_ms() + FORCED_MS, NULL);
+		if (child_wait(b->slirp, call_now_ms() + FORCED_MS, NULL))
+			log_error("%s: slirp4netns does not end", b->name);
 	}
 }
 
@@ -405,6 +419,8 @@ static int box_start(struct local *l, struct call *c, struct box *b, struct net_
 		err = local_dir_lock(l, c, b->name, dir, &b->lock);
 	if (!err)
 		err = local_dir_part(l, c, b->name, dir, "workspace", true, &workspace);
+	if (!err)
+		err = local_dir_clear(l, c, b->name, dir, "spool");
 	if (!err)
 		err = local_dir_part(l, c, b->name, dir, "spool", true, &spool);
 	if (!err)

@@ -52,6 +52,9 @@ int local_dir_in_use(const struct local *l, const char *name, char *detail, size
 /* Opens workspace or spool below dir, O_PATH: a directory of the sandbox's uid and no link, else a fault. made: create it if it is not there. */
 int local_dir_part(const struct local *l, struct call *c, const char *name, int dir,
 	const char *part, bool make, int *fd);
+/* Removes a part and what is in it; a part that is not there is fine. */
+int local_dir_clear(
+	const struct local *l, struct call *c, const char *name, int dir, const char *part);
 int local_dir_destroy(struct local *l, struct call *c, const char *name);
 
 /* --- local_run.c --- */

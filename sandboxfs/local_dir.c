@@ -414,6 +414,19 @@ static int remove_part(const struct local *l, int dir, const char *part)
 	return unlinkat(dir, part, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
+int local_dir_clear(
+	const struct local *l, struct call *c, const char *name, int dir, const char *part)
+{
+	/* Usually empty: no need for a child. */
+	if (unlinkat(dir, part, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return 0;
+	int err = remove_part(l, dir, part);
+	if (err)
+		return call_fault(c, -err, NULL, "%s: %s/%s/%s cannot be emptied: %s", name, l->data_path,
+			name, part, strerror(-err));
+	return 0;
+}
+
 /* Removes a directory of the data directory that carries no sandbox's name any more. */
 static int remove_gone(const struct local *l, const char *gone)
 {

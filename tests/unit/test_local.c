@@ -252,7 +252,11 @@ static void life(void **state)
 	assert_true(status_ms(since) < 2000);
 	assert_int_equal(sem_trywait(&p->died), -1); /* stopped, not died */
 	assert_int_equal(sh(p, "test -s $PLACE/data/box/workspace/made"), 0);
+	/* What a killed program left beside the workspace is cleared; the workspace is not. */
+	assert_int_equal(sh(p, "touch $PLACE/data/box/spool/old"), 0);
 	must_start(p, "box", &a); /* again, at once */
+	assert_int_equal(
+		sh(p, "test ! -e $PLACE/data/box/spool/old -a -s $PLACE/data/box/workspace/made"), 0);
 	local_driver.stop(p->state, "box", &a);
 	assert_int_equal(local_driver.destroy(p->state, NULL, "box"), 0);
 	assert_int_equal(sh(p, "test -z \"$(ls -A $PLACE/data)\""), 0);
@@ -287,6 +291,25 @@ static void died(void **state)
 	assert_int_equal(sem_timedwait(&p->died, &until), 0);
 	local_driver.stop(p->state, "box", &a);
 	assert_int_equal(sem_trywait(&p->died), -1); /* once */
+	must_start(p, "box", &a);
+	local_driver.stop(p->state, "box", &a);
+}
+
+/* Only bubblewrap is killed: the sandbox ends with it, and no later than stop does another find its workspace in use. */
+static void bubblewrap_killed(void **state)
+{
+	struct place *p = *state;
+	struct driver_instance a;
+	assert_int_equal(local_driver.create(p->state, NULL, "box"), 0);
+	must_start(p, "box", &a);
+	AUTO_BUF kill = BUF_INIT;
+	buf_printf(&kill, "kill -9 $(pgrep -x bwrap -P %d)", (int)getpid());
+	assert_int_equal(sh(p, kill.data), 0);
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 5;
+	assert_int_equal(sem_timedwait(&p->died, &until), 0);
+	local_driver.stop(p->state, "box", &a);
 	must_start(p, "box", &a);
 	local_driver.stop(p->state, "box", &a);
 }
@@ -531,6 +554,7 @@ int main(int argc, char **argv)
 		T(life),
 		T(deaf),
 		T(died),
+		T(bubblewrap_killed),
 		T(early_end),
 		T(planted_links),
 		T(removal),

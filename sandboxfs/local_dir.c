@@ -30,6 +30,7 @@ enum {
 	LOCK_TEXT = 8192,
 	LOCK_PATIENCE_MS = 300, /* a program that was just killed still closes its files */
 	LOCK_LOOK_MS = 20,
+	REMOVE_TRIES = 100,
 	OLD_MS = 2000 /* what it started has so long to go by itself */
 };
 
@@ -436,11 +437,16 @@ static int remove_gone(const struct local *l, const char *gone)
 	int err = remove_part(l, dir, "workspace");
 	if (!err)
 		err = remove_part(l, dir, "spool");
-	if (!err && unlinkat(dir, "lock", 0) < 0 && errno != ENOENT)
-		err = -errno;
-	if (!err && unlinkat(l->data, gone, AT_REMOVEDIR) < 0 && errno != ENOENT)
-		err = -errno;
-	return err;
+	/* Another mount that found the directory under its name may just be making a lock in it. */
+	for (int tries = 0; !err && tries < REMOVE_TRIES; tries++) {
+		if (unlinkat(dir, "lock", 0) < 0 && errno != ENOENT)
+			return -errno;
+		if (unlinkat(l->data, gone, AT_REMOVEDIR) == 0 || errno == ENOENT)
+			return 0;
+		if (errno != ENOTEMPTY)
+			return -errno;
+	}
+	return err ? err : -ENOTEMPTY;
 }
 
 /* What a program that died in local_dir_destroy left. */

@@ -498,6 +498,60 @@ static void parallel(void **state)
 	assert_int_equal(sem_trywait(&p->died), -1);
 }
 
+struct rival {
+	const struct place *p;
+	int started, wrong;
+};
+
+static void *make_and_remove(void *arg)
+{
+	struct rival *r = arg;
+	void *state;
+	struct call c;
+	call_init(&c, 0);
+	r->wrong = local_driver.open(&r->p->options, &c, &state);
+	for (int i = 0; i < 25 && !r->wrong; i++) {
+		struct driver_instance a;
+		fault_clear(&c.fault);
+		int err = local_driver.create(state, &c, "x");
+		r->wrong = err == -EEXIST ? 0 : err;
+		err = local_driver.start(state, &c, "x", nobody_died, NULL, &a);
+		if (err && err != -EBUSY && err != -ENOENT)
+			r->wrong = err;
+		if (err)
+			continue;
+		r->started++;
+		if (ask(&a, "WRITE ") <= 0)
+			r->wrong = 2;
+		local_driver.stop(state, "x", &a);
+		err = local_driver.destroy(state, &c, "x");
+		if (err && err != -EBUSY && err != -ENOENT)
+			r->wrong = err;
+		while (
+			err == -EBUSY) /* the other one looks whether it may start: it may not keep the file */
+			err = local_driver.destroy(state, &c, "x");
+	}
+	if (c.fault.err && r->wrong)
+		print_message("%s\n", c.fault.message);
+	local_driver.close(state);
+	call_destroy(&c);
+	return NULL;
+}
+
+static void two_mounts(void **
+		state) /* make and remove one name at once: never the old files, no other error than busy */
+{
+	struct rival r[2] = {{.p = *state}, {.p = *state}};
+	pthread_t t[2];
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, make_and_remove, &r[i]), 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(r[i].wrong, 0);
+	assert_true(r[0].started + r[1].started > 0);
+}
+
 static void closed_places(void **state) /* a data directory that others could write to is refused */
 {
 	struct place *p = *state;
@@ -562,6 +616,7 @@ int main(int argc, char **argv)
 		T(cancelled),
 		T(again_and_again),
 		T(parallel),
+		T(two_mounts),
 		T(closed_places),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,6 +48,16 @@ struct node *node_get(struct node *n)
 	return n;
 }
 
+bool node_tryget(struct node *n)
+{
+	uint64_t now = atomic_load(&n->refs);
+
+	while (now)
+		if (atomic_compare_exchange_weak(&n->refs, &now, now + 1))
+			return true;
+	return false;
+}
+
 static void put_many(struct node *n, uint64_t count)
 {
 	uint64_t before = atomic_fetch_sub(&n->refs, count);

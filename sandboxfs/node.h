@@ -123,6 +123,7 @@ struct node {
 
 void node_init(struct node *n, const struct node_ops *ops);
 struct node *node_get(struct node *n);
+bool node_tryget(struct node *n); /* a reference, unless the last one is just going; the owner of a table holds its lock */
 void node_put(struct node *n);
 
 /* For the front: a reference goes to the kernel, comes back, or (at the end of the mount) all come back. */

@@ -622,11 +622,14 @@ void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct s
 	return a->data;
 }
 
-void sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, void *files)
+void *sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, void *files)
 {
 	AUTO_UNLOCK(&sb->lock);
-	sb->files_ops = ops;
-	sb->files = files;
+	if (!sb->files) {
+		sb->files_ops = ops;
+		sb->files = files;
+	}
+	return sb->files;
 }
 
 void *sandbox_files(struct sandbox *sb)

@@ -129,8 +129,8 @@ struct sandbox_files {
 	void (*drop_caches)(void *files);
 	void (*free)(void *files); /* at the sandbox's last put */
 };
-/* Once per sandbox. */
-void sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, void *files);
+/* The first call per sandbox counts; returns what is set. */
+void *sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, void *files);
 void *sandbox_files(struct sandbox *sb);
 /* One batch of the file protocol. mutates: it may be repeated only at the same server (-EIO if that is gone and it may have been done). */
 int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,

@@ -1,0 +1,180 @@
+/*
+ * See batch.h.
+ *
+ * A batch that changes something has a number; the server remembers its answer until we say that all up to it
+ * have arrived, so that it may be sent again when a link breaks.
+ */
+#include "batch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "cleanup.h"
+
+enum { SEQ_AT = 24, ACKED_AT = 32, IN_FLIGHT_FIRST = 64 }; /* places in the head of a request: fileop.h */
+
+struct batch_client {
+	struct sandbox *sandbox; /* borrowed: it owns us */
+	uint8_t id[FILEOP_ID_SIZE];
+	pthread_mutex_t lock; /* covers all below */
+	uint64_t next_seq, next_handle;
+	uint64_t *in_flight; /* numbers not answered yet, in no order */
+	size_t in_flight_count, in_flight_size;
+};
+
+int batch_client_new(struct sandbox *sb, struct batch_client **out)
+{
+	struct batch_client *bc = calloc(1, sizeof *bc);
+
+	if (!bc)
+		return -ENOMEM;
+	if (getrandom(bc->id, sizeof bc->id, 0) != sizeof bc->id) {
+		free(bc);
+		return -EIO;
+	}
+	bc->sandbox = sb;
+	bc->next_seq = bc->next_handle = 1;
+	pthread_mutex_init(&bc->lock, NULL);
+	*out = bc;
+	return 0;
+}
+
+void batch_client_free(struct batch_client *bc)
+{
+	if (!bc)
+		return;
+	pthread_mutex_destroy(&bc->lock);
+	free(bc->in_flight);
+	free(bc);
+}
+
+uint64_t batch_client_handle(struct batch_client *bc)
+{
+	AUTO_UNLOCK(&bc->lock);
+	return bc->next_handle++;
+}
+
+/* A new number, and up to which all have been answered. */
+static int take_seq(struct batch_client *bc, uint64_t *seq, uint64_t *acked)
+{
+	AUTO_UNLOCK(&bc->lock);
+
+	if (bc->in_flight_count == bc->in_flight_size) {
+		size_t n = bc->in_flight_size ? bc->in_flight_size * 2 : IN_FLIGHT_FIRST;
+		uint64_t *more = reallocarray(bc->in_flight, n, sizeof *more);
+		if (!more)
+			return -ENOMEM;
+		bc->in_flight = more;
+		bc->in_flight_size = n;
+	}
+	*seq = bc->next_seq++;
+	*acked = *seq - 1;
+	for (size_t i = 0; i < bc->in_flight_count; i++)
+		if (bc->in_flight[i] <= *acked)
+			*acked = bc->in_flight[i] - 1;
+	bc->in_flight[bc->in_flight_count++] = *seq;
+	return 0;
+}
+
+static void drop_seq(struct batch_client *bc, uint64_t seq)
+{
+	AUTO_UNLOCK(&bc->lock);
+
+	for (size_t i = 0; i < bc->in_flight_count; i++)
+		if (bc->in_flight[i] == seq)
+			bc->in_flight[i] = bc->in_flight[--bc->in_flight_count];
+}
+
+static void patch_u64(struct buf *b, size_t at, uint64_t v)
+{
+	for (int i = 0; i < 8; i++)
+		b->data[at + (size_t)i] = (char)(v >> 8 * i);
+}
+
+void batch_init(struct batch *b, struct batch_client *bc, struct call *c)
+{
+	memset(b, 0, sizeof *b);
+	b->client = bc;
+	b->call = c;
+	fileop_begin_request(&b->request, bc->id, 0, 0);
+}
+
+void batch_release(struct batch *b)
+{
+	buf_release(&b->request);
+	buf_release(&b->reply);
+}
+
+static void end_call(struct batch *b)
+{
+	if (b->open_call)
+		fileop_end_call(&b->request, b->open_call);
+	b->open_call = 0;
+}
+
+static bool changes_nothing(enum fileop_code code)
+{
+	switch (code) {
+	case FILEOP_PING:
+	case FILEOP_GETATTR:
+	case FILEOP_READ:
+	case FILEOP_STATFS:
+	case FILEOP_SEEK:
+	case FILEOP_GETXATTR:
+	case FILEOP_LISTXATTR:
+		return true;
+	default:
+		return false; /* READDIR moves its handle on */
+	}
+}
+
+struct buf *batch_add(struct batch *b, enum fileop_code code, unsigned opflags)
+{
+	end_call(b);
+	b->open_call = fileop_begin_call(&b->request, code, opflags);
+	b->count++;
+	if (!changes_nothing(code))
+		b->mutates = true;
+	return &b->request;
+}
+
+int batch_send(struct batch *b)
+{
+	struct batch_client *bc = b->client;
+	struct fileop_reply head;
+	uint64_t seq = 0, acked;
+	int err;
+
+	end_call(b);
+	fileop_end_request(&b->request, b->count);
+	err = buf_error(&b->request);
+	if (!err && b->mutates)
+		err = take_seq(bc, &seq, &acked);
+	if (err)
+		return err;
+	if (seq) {
+		patch_u64(&b->request, SEQ_AT, seq);
+		patch_u64(&b->request, ACKED_AT, acked);
+	}
+	err = sandbox_batch(
+		bc->sandbox, b->call, b->mutates, b->request.data, b->request.size, &b->reply);
+	if (seq)
+		drop_seq(bc, seq);
+	if (err)
+		return err;
+	reader_init(&b->results, b->reply.data, b->reply.size);
+	err = fileop_get_reply(&b->results, b->count, &head);
+	if (err)
+		return call_fault(b->call, EPROTO, NULL, "%s: its server's answer is no answer to a batch",
+			sandbox_name(bc->sandbox));
+	sandbox_note_boot(bc->sandbox, head.boot, head.workspace_ino, head.avail);
+	return 0;
+}
+
+int batch_next(struct batch *b, struct reader *body)
+{
+	return fileop_get_result(&b->results, body);
+}

@@ -1,0 +1,235 @@
+/*
+ * Inside of the file tree, for tree*.c alone.
+ *
+ * Names and inodes: an inode is what (dev, ino, btime) say it is, so hard links are one node; a node knows the
+ * names it was found under (its dentries), and its path is made from the first of them when it is needed.
+ * A dentry can be out of date, since the sandbox renames too: every call by path carries the inode it
+ * expects, a mismatch is ESTALE, the dentry goes and the next one is tried; with none left the
+ * kernel is told ESTALE and looks the path up anew.
+ *
+ * Locks: tree.lock covers the tables, dentries and the lists of nodes; wnode.lock covers a node's open files and its
+ * buffer. Neither is held while the other is taken, nor over a batch.
+ * What must not overlap on one node across a batch (sending its buffer, staging) is serialised by wnode.busy (io_begin, io_end).
+ */
+#ifndef SBX_TREE_IMPL_H
+#define SBX_TREE_IMPL_H
+
+#include <pthread.h>
+
+#include "batch.h"
+#include "tree.h"
+#include "waitq.h"
+
+enum {
+	CACHE_MS = 1000,			/* names and attributes are the kernel's for so long */
+	BUFFER_SIZE = 1 << 20,		/* of unsent bytes, per node */
+	PREFETCH = 128 << 10,		/* bytes that come with an open */
+	SPACE_MARGIN = 64 << 20		/* with less free space each write is sent at once, so that ENOSPC is write(2)'s */
+};
+
+struct tree;
+struct wnode;
+struct wfile;
+
+struct dentry {
+	struct wnode *parent; /* reference */
+	char *name;
+	struct wnode *node;	  /* owns this dentry */
+	struct dentry *hash_next;
+	struct dentry *node_next;
+};
+
+struct wnode {
+	struct node node;
+	struct tree *tree;
+	struct sandbox *sandbox; /* reference */
+	const char *root_path;	 /* of a root: "/workspace" or "/"; else NULL */
+	bool is_link_to_workspace; /* root/workspace */
+	uint64_t dev, ino;
+	struct timespec btime;
+	mode_t type;
+
+	/* under tree.lock */
+	struct dentry *dentries;
+	struct wnode *hash_next;
+	struct wnode *granted_prev, *granted_next; /* ring of what the kernel may hold, the latest last */
+	int64_t granted_until_ms;
+	struct wnode *dirty_prev, *dirty_next; /* ring of nodes with unsent bytes or a stage */
+	bool in_dirty;
+	bool unlinked_here; /* its last name was removed through this mount */
+
+	/* under lock */
+	pthread_mutex_t lock;
+	struct waitq io_queue;
+	bool busy;				  /* somebody sends for this node */
+	struct wfile *files;	  /* open ones */
+	unsigned mappable;		  /* of these open for reading and writing: they may be mapped */
+	unsigned long changes;	  /* writes, truncations: what was read before is old */
+	struct fileop_attr attr;  /* last heard */
+	bool has_attr;
+	bool data_cached;		  /* the kernel may hold pages, those of data_attr */
+	struct fileop_attr data_attr;
+	/* the unsent bytes: one run, of one open file */
+	struct wfile *buffer_file;
+	char *buffer;
+	size_t buffer_used;
+	uint64_t buffer_off;
+	int held_err;			  /* why it could not be sent; 0: it was not tried */
+};
+
+struct wfile {
+	struct wnode *node;
+	uint64_t handle;
+	int flags;		 /* open(2) */
+	bool staged;	 /* what is written is not at its name yet */
+	bool unborn;	 /* staged, and the name does not exist in the sandbox yet */
+	bool wrote;		 /* since the open: fstat must show what will stay */
+	bool pushed;	 /* bytes of the stage are in the sandbox alone: with its server they are lost */
+	bool released;	 /* closed here; lives on for its unsent bytes */
+	struct wfile *next;
+	/* bytes that came with the open */
+	char *ahead;
+	size_t ahead_size;
+	uint64_t ahead_end; /* nonzero: the file ended there */
+	unsigned long ahead_changes;
+	int64_t ahead_until_ms;
+};
+
+struct tree {
+	struct sandbox *sandbox; /* borrowed: it owns us */
+	struct batch_client *client;
+	uint64_t ino_seed;
+	pthread_mutex_t lock;
+	struct wnode *roots[2]; /* not references: they take themselves out */
+	struct wnode **nodes;
+	size_t node_count, node_buckets;
+	struct dentry **dentries;
+	size_t dentry_count, dentry_buckets;
+	struct wnode granted, dirty; /* heads of rings; only the links are used */
+	struct node *control;		 /* `.ctl` with subdir= */
+
+	/* the closer: sends CLOSE for released handles, so that close(2) does not wait for it */
+	pthread_mutex_t closer_lock;
+	pthread_cond_t closer_wake;
+	pthread_t closer;
+	bool has_closer, closer_stop;
+	struct call closer_call;
+	uint64_t *closing;
+	size_t closing_count, closing_size;
+};
+
+extern const struct node_ops wnode_ops;
+extern const struct sandbox_files tree_files_ops;
+
+/* --- tree.c: nodes and names --- */
+void tree_free(void *tree);
+
+static inline struct wnode *wnode_of(struct node *n)
+{
+	return (struct wnode *)n;
+}
+
+/*
+ * What an answer told of parent/name: the node, with a new reference, its dentry made or
+ * corrected. -EIO for a name or type that no honest server sends.
+ */
+int tree_intern(struct wnode *parent, const char *name, const struct fileop_attr *a,
+				struct wnode **out);
+struct wnode *tree_find_child(struct wnode *parent, const char *name); /* known under that name: new reference or NULL */
+void tree_forget_name(struct wnode *parent, const char *name);
+void tree_move_name(struct wnode *parent, const char *name, struct wnode *newparent,
+					const char *newname, bool exchange);
+/* A path of the node in the sandbox. which: the number of the dentry to use. 0, -ESTALE if there is no such, -ENOMEM. */
+int tree_path(struct wnode *n, unsigned which, struct buf *out);
+/* The path of name in a directory. */
+int tree_child_path(struct wnode *dir, const char *name, struct buf *out);
+/* Drops the dentry with that number. */
+void tree_drop_dentry(struct wnode *n, unsigned which);
+/* The directory of the node's first name: new reference or NULL. */
+struct wnode *tree_parent(struct wnode *n);
+/* How deep a directory lies: 0 for the root itself. */
+int tree_dir_depth(struct wnode *dir, enum tree_root *root);
+void tree_note_granted(struct wnode *n);
+/* In or out of the list of nodes that have something unsent; decides by the node itself. Not with wnode.lock held. */
+void tree_note_dirty(struct wnode *n);
+/* Each node of a list with a reference; count in *n. NULL if there is none (or no memory, with *n = SIZE_MAX). */
+struct wnode **tree_dirty_nodes(struct tree *t, size_t *n);
+struct wnode **tree_granted_nodes(struct tree *t, size_t *n);
+struct wnode **tree_all_nodes(struct tree *t, size_t *n);
+void tree_put_nodes(struct wnode **list, size_t n);
+/* Queues a CLOSE. */
+void tree_close_handle(struct tree *t, uint64_t handle);
+
+/* --- tree_names.c --- */
+/* attr to stat, as this mount shows it. link: the text of a symlink, already rewritten; may be NULL. */
+void tree_stat(struct tree *t, const struct fileop_attr *a, const char *link, struct stat *st);
+/* The text of a link at that depth of that tree as programs here are to read it. New; NULL: no memory. */
+char *tree_show_link(struct tree *t, enum tree_root root, int depth, const char *text, const char *dir_path);
+void tree_entry(struct wnode *n, const struct fileop_attr *a, const char *link, struct node_entry *e);
+/* Runs add() into a batch with the node's target (handle, or each of its paths), until it is not stale. body reads what follows; the batch is the caller's to release. */
+struct target_job {
+	enum fileop_code code;
+	void (*add)(struct buf *b, void *arg); /* what follows the target; may be NULL */
+	void *arg;
+};
+int tree_on_target(struct wnode *n, struct call *c, const struct target_job *job, struct batch *b,
+				   struct reader *body);
+int tree_getattr(struct node *n, struct op *op, void *file, struct stat *st, double *timeout);
+int tree_setattr(struct node *n, struct op *op, void *file, const struct stat *st, int valid,
+				 struct stat *out, double *timeout);
+int tree_lookup(struct node *dir, struct op *op, const char *name, struct node_entry *out);
+int tree_readlink(struct node *n, struct op *op, char **text);
+int tree_mknod(struct node *dir, struct op *op, const char *name, mode_t mode, dev_t dev,
+			   struct node_entry *out);
+int tree_mkdir(struct node *dir, struct op *op, const char *name, mode_t mode,
+			   struct node_entry *out);
+int tree_symlink(struct node *dir, struct op *op, const char *name, const char *text,
+				 struct node_entry *out);
+int tree_link(struct node *n, struct op *op, struct node *dir, const char *name,
+			  struct node_entry *out);
+int tree_unlink(struct node *dir, struct op *op, const char *name);
+int tree_rmdir(struct node *dir, struct op *op, const char *name);
+int tree_rename(struct node *dir, struct op *op, const char *name, struct node *newdir,
+				const char *newname, unsigned flags);
+int tree_statfs(struct node *n, struct op *op, struct statvfs *st);
+int tree_getxattr(struct node *n, struct op *op, const char *name, void **value, size_t *size);
+int tree_setxattr(struct node *n, struct op *op, const char *name, const void *value, size_t size,
+				  int flags);
+int tree_listxattr(struct node *n, struct op *op, void **names, size_t *size);
+int tree_removexattr(struct node *n, struct op *op, const char *name);
+
+/* --- tree_file.c --- */
+int tree_create(struct node *dir, struct op *op, const char *name, mode_t mode,
+				struct node_entry *out, struct node_open *o);
+int tree_open(struct node *n, struct op *op, struct node_open *o);
+int tree_read(struct node *n, struct op *op, void *file, size_t size, off_t off);
+int tree_write(struct node *n, struct op *op, void *file, const void *p, size_t size, off_t off,
+			   size_t *done);
+int tree_flush(struct node *n, struct op *op, void *file);
+int tree_release(struct node *n, struct op *op, void *file);
+int tree_fsync(struct node *n, struct op *op, void *file, int datasync);
+int tree_fallocate(struct node *n, struct op *op, void *file, int mode, off_t off, off_t len);
+int tree_lseek(struct node *n, struct op *op, void *file, off_t off, int whence, off_t *out);
+int tree_copy_range(struct node *in, struct op *op, void *fin, off_t off, struct node *out,
+					void *fout, off_t outoff, size_t len, size_t *done);
+
+/*
+ * Sends what is unsent of the node and gives staged bytes their name. 0 (*sent: was there anything; *a then is what the file now
+ * is; both may be NULL) or an errno; what could not be sent is kept, stays visible here and is tried again.
+ */
+int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *sent);
+/* The same for the children of dir that have no name in the sandbox yet or are staged; only for name if not NULL. */
+int tree_settle_children(struct wnode *dir, const char *name, struct call *c);
+/* Gives up what is unsent. */
+void tree_drop_unsent(struct wnode *n);
+/* A handle to reach the node by, 0 if it has none open. */
+uint64_t tree_any_handle(struct wnode *n);
+void tree_note_attr(struct wnode *n, const struct fileop_attr *a);
+bool tree_same_data(const struct fileop_attr *a, const struct fileop_attr *b);
+
+/* --- tree_dir.c --- */
+int tree_opendir(struct node *n, struct op *op, struct node_open *o);
+int tree_readdir(struct node *n, struct op *op, void *file, off_t off, struct node_filler *f);
+int tree_releasedir(struct node *n, struct op *op, void *file);
+
+#endif

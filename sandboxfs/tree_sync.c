@@ -1,0 +1,231 @@
+/*
+ * What a sandbox asks of its files: the barrier before a command, the invalidation after it, unsent bytes.
+ *
+ * Barrier before: the dirty pages of files that may be mapped are written (the kernel is told to drop them), then all
+ * that gathers here is sent. Barrier after: the kernel forgets every attribute that it was given within the last second
+ * (older ones have run out), so each is asked for anew; a name that now means another file is found out by its inode
+ * (tree_impl.h). Files that stay open meanwhile are asked about here, and their pages dropped when they changed: a mapped page asks nobody.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "front.h"
+#include "tree_impl.h"
+
+enum { ASK_AT_ONCE = 512 };
+
+/* The path below workspace/ of a node, for people; quoted nowhere, one a line. */
+static void describe_path(struct wnode *n, struct buf *out)
+{
+	AUTO_BUF path = BUF_INIT;
+	const char *p;
+
+	if (tree_path(n, 0, &path) < 0) {
+		buf_str(out, "(a file without a name)");
+		return;
+	}
+	p = strncmp(path.data, "/workspace/", 11) == 0 ? path.data + 11 : path.data;
+	for (; *p; p++) {
+		if (*p == '\n')
+			buf_str(out, "\\n");
+		else
+			buf_char(out, *p);
+	}
+}
+
+static int settle_all(struct tree *t, struct call *c)
+{
+	size_t n;
+	struct wnode **list = tree_dirty_nodes(t, &n);
+	int err = 0;
+
+	for (size_t i = 0; i < n && !err; i++) {
+		err = tree_settle(list[i], c, NULL, NULL);
+		if (err && err != -EINTR) {
+			AUTO_BUF name = BUF_INIT;
+			describe_path(list[i], &name);
+			call_fault(c, -err, NULL, "workspace/%s could not be sent: %s; see sync",
+				name.data ? name.data : "", strerror(-err));
+		}
+	}
+	tree_put_nodes(list, n);
+	return err;
+}
+
+/* The nodes with open files: of these mapped pages may be dirty, or older than the file. */
+static struct wnode **open_nodes(struct tree *t, bool mappable, size_t *count)
+{
+	size_t n, kept = 0;
+	struct wnode **list = tree_all_nodes(t, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		pthread_mutex_lock(&list[i]->lock);
+		bool wanted = mappable ? list[i]->mappable > 0 : list[i]->files != NULL;
+		pthread_mutex_unlock(&list[i]->lock);
+		if (wanted)
+			list[kept++] = list[i];
+		else
+			node_put(&list[i]->node);
+	}
+	*count = kept;
+	return list;
+}
+
+static int barrier(void *files, struct call *c)
+{
+	struct tree *t = files;
+	struct front *f = server_front(sandbox_server(t->sandbox));
+	size_t n;
+	struct wnode **list = open_nodes(t, true, &n);
+
+	for (size_t i = 0; f && i < n; i++)
+		front_forget_inode(f, &list[i]->node, true);
+	tree_put_nodes(list, n);
+	return settle_all(t, c);
+}
+
+/* Asks about up to ASK_AT_ONCE open files in one request; drops the pages of those that changed. */
+static void check_open(struct tree *t, struct front *f, struct wnode **list, size_t n)
+{
+	AUTO_BATCH b;
+	struct call c;
+
+	call_init(&c, 0);
+	batch_init(&b, t->client, &c);
+	for (size_t i = 0; i < n; i++) {
+		struct fileop_target target = { .handle = tree_any_handle(list[i]), .path = "/" };
+		fileop_put_target(batch_add(&b, FILEOP_GETATTR, 0), &target);
+	}
+	if (batch_send(&b) == 0) {
+		for (size_t i = 0; i < n; i++) {
+			struct fileop_attr a;
+			struct reader body;
+			bool changed;
+
+			if (batch_next(&b, &body) < 0 || fileop_get_attr(&body, &a) < 0)
+				continue;
+			pthread_mutex_lock(&list[i]->lock);
+			changed = list[i]->data_cached && !tree_same_data(&a, &list[i]->data_attr);
+			if (changed)
+				list[i]->data_attr = a;
+			list[i]->changes += changed;
+			pthread_mutex_unlock(&list[i]->lock);
+			if (changed)
+				front_forget_inode(f, &list[i]->node, true);
+		}
+	}
+	call_destroy(&c);
+}
+
+static void invalidate(void *files)
+{
+	struct tree *t = files;
+	struct front *f = server_front(sandbox_server(t->sandbox));
+	struct wnode **list;
+	size_t n;
+
+	if (!f)
+		return;
+	list = tree_granted_nodes(t, &n);
+	for (size_t i = 0; i < n; i++)
+		front_forget_inode(f, &list[i]->node, false);
+	tree_put_nodes(list, n);
+	list = open_nodes(t, false, &n);
+	for (size_t i = 0; i < n; i += ASK_AT_ONCE)
+		check_open(t, f, list + i, n - i < ASK_AT_ONCE ? n - i : ASK_AT_ONCE);
+	tree_put_nodes(list, n);
+}
+
+static void describe_sync(void *files, struct buf *out)
+{
+	size_t n;
+	struct wnode **list = tree_dirty_nodes(files, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct wnode *w = list[i];
+		size_t bytes;
+		int err;
+
+		pthread_mutex_lock(&w->lock);
+		bytes = w->buffer_used;
+		err = w->held_err;
+		pthread_mutex_unlock(&w->lock);
+		if (err) {
+			buf_printf(out, "failed %s ", strerrorname_np(-err));
+			describe_path(w, out);
+			buf_printf(out, ": %s; held, %zu bytes\n", strerror(-err), bytes);
+		} else {
+			buf_printf(out, "queued %zu ", bytes);
+			describe_path(w, out);
+			buf_char(out, '\n');
+		}
+	}
+	tree_put_nodes(list, n);
+}
+
+/* The dirty nodes with that path below workspace/ (NULL: all). */
+static int each_unsent(struct tree *t, const char *path, int (*act)(struct wnode *n, struct call *c),
+	struct call *c)
+{
+	size_t n, found = 0;
+	struct wnode **list = tree_dirty_nodes(t, &n);
+	int err = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		AUTO_BUF name = BUF_INIT;
+		describe_path(list[i], &name);
+		if (path && (!name.data || strcmp(name.data, path) != 0))
+			continue;
+		found++;
+		int one = act(list[i], c);
+		err = err ? err : one;
+	}
+	tree_put_nodes(list, n);
+	return path && !found ? -ENOENT : err;
+}
+
+static int settle_one(struct wnode *n, struct call *c)
+{
+	return tree_settle(n, c, NULL, NULL);
+}
+
+static int drop_one(struct wnode *n, struct call *c)
+{
+	(void)c;
+	tree_drop_unsent(n);
+	return 0;
+}
+
+static int retry(void *files, struct call *c, const char *path)
+{
+	return each_unsent(files, path, settle_one, c);
+}
+
+static int discard(void *files, struct call *c, const char *path)
+{
+	return each_unsent(files, path, drop_one, c);
+}
+
+static void drop_caches(void *files)
+{
+	struct tree *t = files;
+	struct front *f = server_front(sandbox_server(t->sandbox));
+	size_t n;
+	struct wnode **list = tree_all_nodes(t, &n);
+
+	for (size_t i = 0; f && i < n; i++)
+		front_forget_inode(f, &list[i]->node, true);
+	tree_put_nodes(list, n);
+}
+
+const struct sandbox_files tree_files_ops = {
+	.barrier = barrier,
+	.invalidate = invalidate,
+	.describe_sync = describe_sync,
+	.retry = retry,
+	.discard = discard,
+	.drop_caches = drop_caches,
+	.free = tree_free,
+};

@@ -41,7 +41,7 @@ struct process_set {
 	pthread_mutex_t lock;
 	unsigned refs; /* under the lock: the sandbox's and each process's */
 	struct process *first;
-	struct process_page *pages; /* under the lock: parts of output read ahead (process_files.c) */
+	struct process_page *pages; /* under the lock: parts of output read ahead (process_output.c) */
 };
 
 /* The set of a sandbox; NULL: out of memory, or the mount ends. */
@@ -62,7 +62,28 @@ int process_begin(
 int process_edit(const struct ctl_ref *ref, struct call *c, struct process *p,
 	int (*edit)(struct process *p, void *arg), void *arg);
 
+/* --- processes.c, for process_new.c --- */
+/* New reference to the process of this id, which is made if need be; *made tells. NULL: out of memory. */
+struct process *process_set_get(struct process_set *set, const char *id, bool *made);
+void process_put(void *object);
+/* Forgets it; with `ended` only if it was started here, and is not being started again at this moment. */
+void process_unpin(struct process *p, bool ended);
+void process_clear(struct process *p); /* its settings; the lock is held */
+int process_busy(struct call *c, const struct process *p);
+int process_bad_id(struct call *c, const char *id);
+
+/* process_new.c */
+int process_submit_new(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer);
+
 /* Rows of other files. */
+#define PROCESS_VIEW(name)                                                                         \
+	int process_##name##_size(const struct ctl_ref *ref, struct call *c, uint64_t *size);          \
+	ssize_t process_##name##_pread(                                                                \
+		const struct ctl_ref *ref, struct call *c, void *p, size_t n, uint64_t off);
+PROCESS_VIEW(stdout) /* process_output.c */
+PROCESS_VIEW(stderr)
+PROCESS_VIEW(logs)
 extern const struct ctl_dir process_dir; /* process_files.c: ID/ */
 extern const struct ctl_stream_ops process_follow_stream, process_follow_json_stream,
 	process_wait_stream; /* process_follow.c */
@@ -73,7 +94,7 @@ int process_call_wait_log(
 
 /* A draft has been started, or removed (id NULL): its followers go on. The lock is held. process_follow.c */
 void process_follow_begin(struct process *p, const char *id);
-/* Drops what was read ahead of it (id NULL: all). process_files.c */
+/* Drops what was read ahead of it (id NULL: all). process_output.c */
 void process_pages_drop(struct process_set *set, const char *id);
 
 #endif

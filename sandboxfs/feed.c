@@ -114,7 +114,8 @@ int feed_attach(struct feed *f, const char *id, uint64_t from)
 		return err;
 	pthread_mutex_lock(&f->lock);
 	f->output = o;
-	bool resume = f->paused && f->filling.size < FEED_FULL; /* emptied before there was something to resume */
+	bool resume =
+		f->paused && f->filling.size < FEED_FULL; /* emptied before there was something to resume */
 	if (resume)
 		f->paused = false;
 	pthread_mutex_unlock(&f->lock);

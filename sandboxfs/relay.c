@@ -9,7 +9,6 @@
 #include "relay.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -24,6 +23,7 @@
 
 #include "cleanup.h"
 #include "log.h"
+#include "relay_socket.h"
 
 enum {
 	RELAY_BUFFER = 64 << 10,
@@ -566,62 +566,6 @@ void relay_set_free(struct relay_set *s)
 	free(s);
 }
 
-/* The address of a server over TCP, "http://HOST:PORT". It may ask a name server: the lock is not held. */
-static int relay_resolve(struct call *c, const struct http_target *target,
-	struct sockaddr_storage *address, socklen_t *size)
-{
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-	const char *host = target->base + strlen("http://");
-
-	if (strncmp(target->base, "http://", strlen("http://")) != 0)
-		return call_fault(c, ENOTSUP, NULL, "ports of a server behind https cannot be relayed");
-	AUTO_FREE char *name = strdup(host);
-	if (!name)
-		return -ENOMEM;
-	name[strcspn(name, "/")] = 0;
-	char *colon = strrchr(name, ':'), *start = name;
-	if (colon && strchr(colon, ']'))
-		colon = NULL;
-	if (colon)
-		*colon = 0;
-	if (*start == '[') { /* an IPv6 address */
-		start++;
-		start[strcspn(start, "]")] = 0;
-	}
-	int err = getaddrinfo(start, colon ? colon + 1 : "80", &hints, &found);
-	if (err)
-		return call_fault(c, EHOSTUNREACH, NULL, "%s: %s", start, gai_strerror(err));
-	memcpy(address, found->ai_addr, found->ai_addrlen);
-	*size = found->ai_addrlen;
-	freeaddrinfo(found);
-	return 0;
-}
-
-/* A socket that listens on 127.0.0.1:*port, or on another number if that is taken. */
-static int relay_listen(uint16_t *port, int *out)
-{
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(*port)};
-	socklen_t size = sizeof(in);
-	int one = 1;
-	AUTO_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
-		return -errno;
-	if (bind(fd, (struct sockaddr *)&in, size) < 0) {
-		if (errno != EADDRINUSE && errno != EACCES)
-			return -errno;
-		in.sin_port = 0;
-		if (bind(fd, (struct sockaddr *)&in, size) < 0)
-			return -errno;
-	}
-	if (listen(fd, SOMAXCONN) < 0 || getsockname(fd, (struct sockaddr *)&in, &size) < 0)
-		return -errno;
-	*port = ntohs(in.sin_port);
-	*out = steal_fd(&fd);
-	return 0;
-}
-
 int relay_open(struct relay_set *s, struct call *c, uint16_t port, uint16_t *listens)
 {
 	const struct http_target *target = sandbox_target(s->sb);
@@ -633,7 +577,7 @@ int relay_open(struct relay_set *s, struct call *c, uint16_t port, uint16_t *lis
 	if (!target)
 		return call_fault(c, EHOSTUNREACH, NULL, "the sandbox does not run");
 	if (!target->unix_path)
-		err = relay_resolve(c, target, &address, &address_size);
+		err = relay_resolve(c, target->base, &address, &address_size);
 	if (err)
 		return err;
 	*listens = port;

@@ -21,19 +21,20 @@ struct run;
 struct run_spec {
 	const char *command; /* a script; size bytes (it may be long; no NUL) */
 	size_t size;
-	const char *cwd;		  /* NULL: /workspace */
-	const char *const *env;	  /* KEY=VALUE, NULL-terminated; NULL: none */
-	const void *input;		  /* stdin; NULL: empty */
+	const char *cwd;        /* NULL: /workspace */
+	const char *const *env; /* KEY=VALUE, NULL-terminated; NULL: none */
+	const void *input;      /* stdin; NULL: empty */
 	size_t input_size;
-	int64_t timeout_ms;		  /* <=0: none */
+	int64_t timeout_ms; /* <=0: none */
 };
 
 /* The runs of one sandbox: numbering, the newest 16 and those in use. */
 struct run_table;
 int run_table_new(struct sandbox *sb, struct run_table **out);
-void run_table_free(struct run_table *t); /* cancels what runs */
+void run_table_free(struct run_table *t);                         /* cancels what runs */
 struct run *run_table_find(struct run_table *t, uint64_t number); /* new reference or NULL */
-struct run *run_table_last(struct run_table *t);					 /* newest with run_mark_begun; new reference or NULL */
+struct run *run_table_last(
+	struct run_table *t); /* newest with run_mark_begun; new reference or NULL */
 void run_table_each(struct run_table *t, bool (*cb)(struct run *r, void *arg), void *arg);
 
 /* Reserves the next number (for a conversation that tells it before the command). New reference. */
@@ -49,15 +50,21 @@ int run_wait(struct run *r, struct call *c);
 /* Kills its process group in the sandbox, TERM then KILL after 2 s; does not wait for the end. Works at any time (before the start is answered as well). */
 void run_cancel(struct run *r);
 
-enum run_state { RUN_RESERVED, RUN_RUNNING, RUN_ENDED, RUN_UNKNOWN /* ended for us, its exit is not known */ };
+enum run_state {
+	RUN_RESERVED,
+	RUN_RUNNING,
+	RUN_ENDED,
+	RUN_UNKNOWN /* ended for us, its exit is not known */
+};
 enum run_state run_state(struct run *r);
 uint64_t run_number(const struct run *r);
 /* Exit code 0…255 (128+N for signal N; 124 with *timed_out for a time-out). Valid in RUN_ENDED. */
 int run_exit(struct run *r, bool *timed_out);
 int64_t run_timeout_ms(struct run *r);
 const char *run_command(struct run *r); /* borrowed; "" before the start */
-void run_times(struct run *r, struct timespec *started, struct timespec *ended); /* zero: not yet; CLOCK_REALTIME */
-struct spool *run_spool(struct run *r);												/* borrowed; ended when the run is */
+void run_times(struct run *r, struct timespec *started,
+	struct timespec *ended);            /* zero: not yet; CLOCK_REALTIME */
+struct spool *run_spool(struct run *r); /* borrowed; ended when the run is */
 /* The fault of an unknown end. */
 void run_fault(struct run *r, struct fault *copy);
 

@@ -448,6 +448,7 @@ static void *command_thread(void *arg)
 	if (c->in >= 0)
 		close(c->in);
 	c->in = -1;
+	buf_release(&c->environment);
 	{
 		AUTO_UNLOCK(&c->lock);
 		c->start_error = err;

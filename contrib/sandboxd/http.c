@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "cleanup.h"
 #include "routes.h"
@@ -36,8 +37,18 @@ const char *request_query(struct request *r, const char *name)
 
 bool client_gone(int client)
 {
+	int domain = AF_INET;
+	socklen_t size = sizeof domain;
 	struct pollfd p = {.fd = client, .events = POLLRDHUP};
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+	if (poll(&p, 1, 0) <= 0)
+		return false;
+	if (p.revents & (POLLHUP | POLLERR | POLLNVAL))
+		return true;
+	/*
+	 * TCP does not tell a client that has gone from one that has only nothing more to say, and the first is what happens. A local
+	 * socket does: it hangs up.
+	 */
+	return getsockopt(client, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0 || domain != AF_UNIX;
 }
 
 bool request_json(struct request *r, bool strict, enum MHD_Result *out)
@@ -48,6 +59,7 @@ bool request_json(struct request *r, bool strict, enum MHD_Result *out)
 		*out = reply_error(r, ERR_INTERNAL, NULL, NULL, "out of memory");
 		return false;
 	}
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 	struct json_object *o =
 		json_tokener_parse_ex(tokener, r->body.data ? r->body.data : "", (int)r->body.size);
 	enum json_tokener_error err = json_tokener_get_error(tokener);
@@ -289,6 +301,8 @@ static struct request *request_new(struct server *server, struct MHD_Connection 
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	r->client = info ? info->connect_fd : -1;
+	AUTO_UNLOCK(&server->requests_lock);
+	server->requests++;
 	return r;
 }
 
@@ -365,16 +379,30 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
 	if (!r)
 		return;
 	*state = NULL;
+	struct server *server = r->server;
 	json_object_put(r->json);
 	buf_release(&r->body);
 	free(r->id);
 	free(r);
+	AUTO_UNLOCK(&server->requests_lock);
+	if (!--server->requests)
+		pthread_cond_broadcast(&server->requests_over);
+}
+
+void http_drain(struct server *server, int64_t deadline_ms)
+{
+	struct timespec until = {
+		.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
+	AUTO_UNLOCK(&server->requests_lock);
+	while (server->requests && pthread_cond_timedwait(&server->requests_over,
+								   &server->requests_lock, &until) != ETIMEDOUT)
+		continue;
 }
 
 struct MHD_Daemon *http_start(struct server *server, int listener)
 {
 	return MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
-								MHD_USE_POLL | MHD_USE_ITC | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG,
+								MHD_USE_POLL | MHD_USE_ITC | MHD_ALLOW_UPGRADE,
 		0, NULL, NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET, listener,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_THREAD_STACK_SIZE,
 		(size_t)THREAD_STACK, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,

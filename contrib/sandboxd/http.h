@@ -32,6 +32,9 @@ struct request {
 /* Starts serving on the listening socket (taken on success). NULL: it could not. */
 struct MHD_Daemon *http_start(struct server *server, int listener);
 
+/* Waits until every request under way has its answer, or the deadline (CLOCK_MONOTONIC ms). */
+void http_drain(struct server *server, int64_t deadline_ms);
+
 /* The value of a query parameter, or NULL. Borrowed. */
 const char *request_query(struct request *r, const char *name);
 /*

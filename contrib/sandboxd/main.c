@@ -27,7 +27,7 @@
 #define SANDBOXD_VERSION "0.1.0"
 #endif
 
-enum { PROCESSES_SPARE = 512, EXIT_USAGE = 2, LISTEN_FILES = 65536 };
+enum { PROCESSES_SPARE = 512, EXIT_USAGE = 2, LISTEN_FILES = 65536, DRAIN_MS = 1000 };
 
 struct settings {
 	const char *listen;
@@ -149,6 +149,12 @@ static int prepare(struct server *server, const struct settings *s, char **works
 	server->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	atomic_init(&server->stage, STAGE_SERVING);
 	atomic_init(&server->ends, 0);
+	pthread_mutex_init(&server->requests_lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&server->requests_over, &attr);
+	pthread_condattr_destroy(&attr);
 	set_limits(server);
 	/* Orphans of commands come to us, so that no zombie is left and none escapes the end. */
 	if (server->stop_fd < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1L) < 0) {
@@ -176,12 +182,16 @@ static void finish(struct server *server, struct MHD_Daemon *daemon)
 	if (listener >= 0)
 		close(listener);
 	commands_stop(server->commands);
+	/* Who waits for a command's end is still told. */
+	http_drain(server, text_monotonic_ms() + DRAIN_MS);
 	atomic_store(&server->stage, STAGE_CLOSING);
 	MHD_stop_daemon(daemon);
 	commands_free(server->commands);
 	checks_free(server->checks);
 	fileop_server_free(server->files);
 	close(server->stop_fd);
+	pthread_cond_destroy(&server->requests_over);
+	pthread_mutex_destroy(&server->requests_lock);
 }
 
 int main(int argc, char **argv)

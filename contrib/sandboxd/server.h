@@ -8,7 +8,9 @@
 #ifndef SANDBOXD_SERVER_H
 #define SANDBOXD_SERVER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
 
@@ -38,8 +40,11 @@ struct server {
 	struct check_table *checks;
 
 	atomic_int stage;
-	atomic_uint_fast64_t ends; /* how many commands have ended */
-	int stop_fd; /* an eventfd that becomes readable, and stays so, with STAGE_STOPPING */
+	atomic_uint_fast64_t ends;     /* how many commands have ended */
+	pthread_mutex_t requests_lock; /* covers requests */
+	pthread_cond_t requests_over;
+	size_t requests; /* under way; streams too */
+	int stop_fd;     /* an eventfd that becomes readable, and stays so, with STAGE_STOPPING */
 };
 
 #endif

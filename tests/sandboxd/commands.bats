@@ -170,10 +170,26 @@ load rig
 @test "TERM stops everything that was started" {
 	post process/start "{\"command\":\"trap '' TERM; (trap '' TERM; setsid sleep $S) & sleep $S\"}" >/dev/null
 	frames start "{\"id\":\"a\",\"command\":\"sleep $S\"}" >"$T/answer" &
+	client=$!
 	wait_until 5 sleeping
+	wait_until 5 grep -q started "$T/answer"
 	stop
+	wait $client
 	awake
 	[ ! -e "$T/s" ]
+	[ "$(cat "$T/answer")" = $'started\nexit 143' ]
+}
+
+@test "a client that has nothing more to say is still answered" {
+	python3 - "$T/s" <<-'PY'
+		import socket, sys
+		s = socket.socket(socket.AF_UNIX)
+		s.connect(sys.argv[1])
+		body = b'{"command":"sleep 2; echo done"}'
+		s.sendall(b"POST /api/execute HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+		s.shutdown(socket.SHUT_WR)
+		assert b'"stdout":"done\\n"' in s.recv(65536)
+	PY
 }
 
 @test "with a limit of processes a fork bomb stays small and sandboxd answers" {
@@ -194,6 +210,8 @@ load rig
 @test "nonsense is refused and nothing breaks" {
 	[ "$(status execute 'nonsense')" = "500 INTERNAL_ERROR" ]
 	[ "$(status execute 'null')" = "500 INTERNAL_ERROR" ]
+	[ "$(status execute "{'command':'x'}")" = "500 INTERNAL_ERROR" ]
+	[ "$(status execute '{"command":"x"} x')" = "500 INTERNAL_ERROR" ]
 	[ "$(status execute '{}')" = "500 COMMAND_EXECUTION_ERROR" ]
 	[ "$(status execute '[1]')" = "500 COMMAND_EXECUTION_ERROR" ]
 	[ "$(status execute '{"command":5}')" = "500 COMMAND_EXECUTION_ERROR" ]

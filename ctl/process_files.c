@@ -387,6 +387,9 @@ static int end_process(const struct ctl_ref *ref, struct call *c)
 
 	if (!err)
 		err = process_wait(ref->sandbox, c, p->id, KILL_WAIT_MS);
+	if (!err)
+		sandbox_invalidate(
+			ref->sandbox); /* what it did last is seen by whoever asked for its end */
 	if (err == -ETIMEDOUT)
 		return call_fault(
 			c, ETIMEDOUT, NULL, "it has not ended %d s after KILL", KILL_WAIT_MS / 1000);

@@ -30,6 +30,7 @@ struct process_follow {
 	struct buf out;
 	size_t at;
 	struct log_event_state events;
+	struct process_settle settle;
 	bool ended;
 	int err; /* of the end */
 };
@@ -105,6 +106,7 @@ static void follow_close(void *cursor)
 		}
 	}
 	pthread_mutex_unlock(&f->process->set->lock);
+	process_settle_leave(f->process->set, &f->settle);
 	feed_close(f->feed);
 	buf_release(&f->out);
 	log_event_release(&f->events);
@@ -122,6 +124,8 @@ static int follow_open(const struct ctl_ref *ref, struct call *c, struct ctl_str
 	f->sandbox = ref->sandbox;
 	f->stream = s;
 	f->mode = mode;
+	f->settle.wake = follow_wake;
+	f->settle.arg = f;
 	int err = feed_new(ref->sandbox, follow_wake, f, &f->feed);
 	if (err) {
 		free(f);
@@ -156,7 +160,7 @@ static void follow_item(struct process_follow *f, const struct feed_item *item)
 	if (item->kind == FEED_EXIT || item->kind == FEED_LOST) {
 		f->ended = true;
 		/* Whoever reads of its end must not meet files of before it. */
-		sandbox_invalidate(f->sandbox);
+		process_settle_ask(f->process->set, &f->settle);
 		if (item->kind == FEED_LOST)
 			follow_note_fault(f, item);
 	}
@@ -180,6 +184,8 @@ static ssize_t follow_next(void *cursor, void *p, size_t n)
 {
 	struct process_follow *f = cursor;
 
+	if (f->ended && !process_settled(f->process->set, &f->settle))
+		return -EAGAIN;
 	while (f->at == f->out.size) {
 		struct feed_item item;
 
@@ -202,6 +208,8 @@ static ssize_t follow_next(void *cursor, void *p, size_t n)
 		follow_item(f, &item);
 		if (buf_error(&f->out))
 			return -ENOMEM;
+		if (f->ended && !process_settled(f->process->set, &f->settle))
+			return -EAGAIN;
 	}
 	size_t left = f->out.size - f->at;
 	if (n > left)

@@ -21,10 +21,11 @@ static void *process_set_make(struct sandbox *sb)
 {
 	struct process_set *set = calloc(1, sizeof(*set));
 
-	(void)sb; /* whoever uses it comes with its sandbox */
 	if (!set)
 		return NULL;
 	pthread_mutex_init(&set->lock, NULL);
+	pthread_cond_init(&set->settle, NULL);
+	set->sandbox = sb;
 	set->refs = 1;
 	return set;
 }
@@ -38,6 +39,7 @@ static void process_set_put(struct process_set *set)
 	if (!last)
 		return;
 	process_pages_drop(set, NULL);
+	pthread_cond_destroy(&set->settle);
 	pthread_mutex_destroy(&set->lock);
 	free(set);
 }
@@ -113,6 +115,7 @@ static void process_set_release(void *data)
 {
 	struct process_set *set = data;
 
+	process_settle_stop(set);
 	for (;;) {
 		struct process *pinned = NULL;
 
@@ -212,10 +215,12 @@ int process_look(
 		return err;
 	pthread_mutex_lock(&p->set->lock);
 	bool news = !out->running && !p->end_told;
-	p->end_told = !out->running;
 	pthread_mutex_unlock(&p->set->lock);
 	if (news) /* who learns of its end must not meet yesterday's files */
 		sandbox_invalidate(ref->sandbox);
+	pthread_mutex_lock(&p->set->lock);
+	p->end_told = !out->running;
+	pthread_mutex_unlock(&p->set->lock);
 	return 0;
 }
 

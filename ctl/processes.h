@@ -42,7 +42,33 @@ struct process_set {
 	unsigned refs; /* under the lock: the sandbox's and each process's */
 	struct process *first;
 	struct process_page *pages; /* under the lock: parts of output read ahead (process_output.c) */
+
+	/* process_settle.c, under the lock */
+	struct sandbox *sandbox; /* borrowed; of use until process_settle_stop */
+	pthread_t settler;
+	pthread_cond_t settle; /* something was asked, or it is to stop */
+	bool settling, settle_stop;
+	uint64_t settle_asked, settle_done;
+	struct process_settle *settle_waiting;
 };
+
+/*
+ * Caches of before a process's end must not be served after it was told. Dropping them can wait for the sandbox, which the
+ * reader of a stream may not: a thread of the set does it, and wakes those who asked.
+ */
+struct process_settle {
+	struct process_settle *next;
+	uint64_t ticket; /* 0: not asked */
+	void (*wake)(void *arg);
+	void *arg;
+};
+void process_settle_ask(struct process_set *set, struct process_settle *s);
+/* Is it done? True as well where it could not be asked. */
+bool process_settled(struct process_set *set, struct process_settle *s);
+/* No wake runs or will run when it returns. */
+void process_settle_leave(struct process_set *set, struct process_settle *s);
+/* The sandbox ends: the thread too. */
+void process_settle_stop(struct process_set *set);
 
 /* The set of a sandbox; NULL: out of memory, or the mount ends. */
 struct process_set *process_set_of(struct sandbox *sb);

@@ -286,13 +286,45 @@ int ctl_runs_last(const struct ctl_ref *ref, struct call *c, struct buf *text)
 	return buf_error(text);
 }
 
-/* --- runs/N/ --- */
+/*
+ * --- runs/N/ ---
+ *
+ * The object of a directory here is the run's number, not the run: the kernel keeps nodes as long as it likes, and
+ * the output of a run must go when its turn is over.
+ */
+
+static uint64_t number_of(const void *object)
+{
+	return (uint64_t)(uintptr_t)object;
+}
+
+static void run_drop(struct run **r)
+{
+	if (*r)
+		run_put(*r);
+}
+#define AUTO_RUN __attribute__((cleanup(run_drop))) struct run
+
+/* New reference; NULL: it is no longer kept. */
+static struct run *run_of(const struct ctl_ref *ref)
+{
+	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
+	return rs ? run_table_find(rs->table, number_of(ref->object)) : NULL;
+}
+
+static int no_run(const struct ctl_ref *ref, struct call *c)
+{
+	return call_fault(c, ESTALE, NULL, "run %llu is no longer kept; the newest 16 are",
+		(unsigned long long)number_of(ref->object));
+}
 
 static int show_cmd(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
-	const char *command = run_command(ref->object);
+	AUTO_RUN *r = run_of(ref);
+	if (!r)
+		return no_run(ref, c);
+	const char *command = run_command(r);
 	size_t n = strlen(command);
-	(void)c;
 	buf_add(out, command, n);
 	if (n && command[n - 1] != '\n')
 		buf_char(out, '\n');
@@ -301,11 +333,10 @@ static int show_cmd(const struct ctl_ref *ref, struct call *c, struct buf *out)
 
 static int show_exit(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
-	struct run *r = ref->object;
+	AUTO_RUN *r = run_of(ref);
 	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
-	(void)c;
-	if (!rs)
-		return -ENOMEM;
+	if (!r || !rs)
+		return no_run(ref, c);
 	if (!ctl_runs_settled(rs, r))
 		return 0;
 	if (run_state(r) == RUN_ENDED)
@@ -318,8 +349,10 @@ static int show_exit(const struct ctl_ref *ref, struct call *c, struct buf *out)
 static int show_started(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
 	struct timespec started, ended;
-	(void)c;
-	run_times(ref->object, &started, &ended);
+	AUTO_RUN *r = run_of(ref);
+	if (!r)
+		return no_run(ref, c);
+	run_times(r, &started, &ended);
 	if (!started.tv_sec)
 		return 0;
 	ctl_put_time(out, &started);
@@ -330,8 +363,10 @@ static int show_started(const struct ctl_ref *ref, struct call *c, struct buf *o
 static int show_duration(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
 	struct timespec started, ended;
-	(void)c;
-	run_times(ref->object, &started, &ended);
+	AUTO_RUN *r = run_of(ref);
+	if (!r)
+		return no_run(ref, c);
+	run_times(r, &started, &ended);
 	if (!started.tv_sec || !ended.tv_sec)
 		return 0;
 	int64_t ms = (int64_t)(ended.tv_sec - started.tv_sec) * 1000 +
@@ -346,7 +381,10 @@ static ssize_t output_pread(const struct ctl_ref *ref, struct call *c, enum spoo
 	void *p, size_t n, uint64_t off)
 {
 	uint64_t next = off;
-	ssize_t got = spool_pread(run_spool(ref->object), view, p, n, off, NULL, &next);
+	AUTO_RUN *r = run_of(ref);
+	if (!r)
+		return no_run(ref, c);
+	ssize_t got = spool_pread(run_spool(r), view, p, n, off, NULL, &next);
 	if (got != -ESPIPE)
 		return got;
 	return call_fault(c, GONE, NULL,
@@ -354,28 +392,29 @@ static ssize_t output_pread(const struct ctl_ref *ref, struct call *c, enum spoo
 		(unsigned long long)off, (unsigned long long)next - 1, (unsigned long long)next + 1);
 }
 
-static int output_size(const struct ctl_ref *ref, enum spool_view view, uint64_t *size)
+static int output_size(
+	const struct ctl_ref *ref, struct call *c, enum spool_view view, uint64_t *size)
 {
-	*size = spool_size(run_spool(ref->object), view);
+	AUTO_RUN *r = run_of(ref);
+	if (!r)
+		return no_run(ref, c);
+	*size = spool_size(run_spool(r), view);
 	return 0;
 }
 
 static int stdout_size(const struct ctl_ref *ref, struct call *c, uint64_t *size)
 {
-	(void)c;
-	return output_size(ref, SPOOL_STDOUT, size);
+	return output_size(ref, c, SPOOL_STDOUT, size);
 }
 
 static int stderr_size(const struct ctl_ref *ref, struct call *c, uint64_t *size)
 {
-	(void)c;
-	return output_size(ref, SPOOL_STDERR, size);
+	return output_size(ref, c, SPOOL_STDERR, size);
 }
 
 static int logs_size(const struct ctl_ref *ref, struct call *c, uint64_t *size)
 {
-	(void)c;
-	return output_size(ref, SPOOL_BOTH, size);
+	return output_size(ref, c, SPOOL_BOTH, size);
 }
 
 static ssize_t stdout_pread(
@@ -398,8 +437,10 @@ static ssize_t logs_pread(
 
 static struct timespec run_mtime(const struct ctl_ref *ref)
 {
-	struct timespec started, ended;
-	run_times(ref->object, &started, &ended);
+	struct timespec started = {0}, ended = {0};
+	AUTO_RUN *r = run_of(ref);
+	if (r)
+		run_times(r, &started, &ended);
 	return ended.tv_sec ? ended : started;
 }
 
@@ -441,8 +482,9 @@ static int runs_find(const struct ctl_ref *dir, struct call *c, const char *name
 	/* One name a run: 007 is not 7. */
 	if (*name == '0' || ctl_parse_number(name, 1, INT64_MAX, &number))
 		return -ENOENT;
-	*object = run_table_find(rs->table, (uint64_t)number);
-	return *object ? 0 : -ENOENT;
+	AUTO_RUN *r = run_table_find(rs->table, (uint64_t)number);
+	*object = (void *)(uintptr_t)number;
+	return r ? 0 : -ENOENT;
 }
 
 struct each {
@@ -470,14 +512,15 @@ static int runs_each(
 	return 0;
 }
 
+/* A number needs no references. */
 static void *runs_get(void *object)
 {
-	return run_get(object);
+	return object;
 }
 
 static void runs_put(void *object)
 {
-	run_put(object);
+	(void)object;
 }
 
 static const struct ctl_set runs_set = {

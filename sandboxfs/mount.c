@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <mntent.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -292,13 +293,17 @@ static int each_ctl(const char *mnt, int (*ask)(const char *ctl, const char *nam
 	return count;
 }
 
-static int wait_for_program(long pid, int64_t limit_ms)
+/*
+ * The mount is gone from here, but another mount namespace may still hold a copy of it, and then the kernel does not end the
+ * session: the program is told.
+ */
+static int wait_for_program(int fd, int64_t limit_ms)
 {
-	AUTO_FD int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
 	if (fd < 0)
-		return 0; /* it has ended already */
+		return 0; /* it had ended before */
+	(void)syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0); /* ended already is as good */
 	return poll(&p, 1, (int)limit_ms) == 1 ? 0 : -ETIMEDOUT;
 }
 
@@ -321,12 +326,13 @@ int mount_end(const struct options *o)
 		complain(mnt, "not unmounted: this is not in the sandbox yet (echo discard all > ctl/ctl gives it up)");
 		return 1;
 	}
+	AUTO_FD int program = pid > 0 ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
 	err = mount_detach(mnt, pid == 0);
 	if (err) {
 		complain(mnt, err == -EBUSY ? "in use: a program has a file or directory of it open" : strerror(-err));
 		return 1;
 	}
-	if (wait_for_program(pid, o->drain_ms + 10000) < 0) {
+	if (wait_for_program(program, o->drain_ms + 10000) < 0) {
 		complain(mnt, "unmounted, but its program has not ended");
 		return 1;
 	}

@@ -225,6 +225,19 @@ none_left() { ! still_there "$@"; }
 
 # --- the end of a test ---
 
+# Nothing of the test itself may hold the mount when it is to be unmounted: its programs in the background, its descriptors.
+let_go() {
+	local at p
+	for at in $(find /proc/[0-9]*/cwd /proc/[0-9]*/fd -lname "$T/mnt*" 2>/dev/null); do
+		p=${at#/proc/} p=${p%%/*}
+		if [ "$p" != $BASHPID ]; then
+			kill -9 "$p" 2>/dev/null || :
+		else
+			eval "exec ${at##*/}>&-"
+		fi
+	done
+}
+
 setup() {
 	private_directory
 	if [ -z "${NO_START:-}" ]; then start; fi
@@ -243,6 +256,7 @@ teardown() {
 		echo "# ctl/log:"
 		timeout 5 tail -n 15 "$MNT/ctl/log" 2>&1
 	fi
+	let_go
 	for m in $(awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/mounts | tac); do
 		timeout -k 5 40 "$sandboxfs" -u --kill "$m" >"$T/unmount.log" 2>&1 || {
 			echo "sandboxfs -u $m failed: $(cat "$T/unmount.log")"

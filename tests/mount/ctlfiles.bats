@@ -7,15 +7,15 @@ plain_files() { find "$1" -type f -perm -400 ! -name 'follow*' ! -name wait ! -n
 # bats test_tags=server
 @test "cat, cp, wc, python and dd bs=1 give the same full text of every control file (row 32)" {
 	local f sum
-	x 'seq 3000'
+	x 'seq 3000' >/dev/null
 	mkdir "$C/processes/p"
 	echo 'seq 2000' >"$C/processes/p/cmd"
 	within 10 cat "$C/processes/p/wait"
 	while read -r f; do
 		# figures, logs and ages move between two reads
-		case $f in */stats | */log | */status) [ -n "$(cat "$f")" ]; continue ;; esac
+		case $f in */stats | */log | */status) cat "$f" >/dev/null; continue ;; esac
 		cat "$f" >"$T/cat"
-		cp "$f" "$T/cp"
+		cp --remove-destination "$f" "$T/cp"
 		dd if="$f" of="$T/dd" bs=1 status=none
 		/usr/bin/python3 -c 'import sys; sys.stdout.buffer.write(open(sys.argv[1], "rb").read())' "$f" >"$T/py"
 		cmp "$T/cat" "$T/cp" && cmp "$T/cat" "$T/dd" && cmp "$T/cat" "$T/py" || { echo "$f"; return 1; }
@@ -29,7 +29,7 @@ plain_files() { find "$1" -type f -perm -400 ! -name 'follow*' ! -name wait ! -n
 	for f in version cpuinfo filesystems; do
 		cat "$M/root/proc/$f" >"$T/cat"
 		[ -s "$T/cat" ]
-		cp "$M/root/proc/$f" "$T/cp"
+		cp --remove-destination "$M/root/proc/$f" "$T/cp"
 		cmp "$T/cat" "$T/cp"
 		[ "$(wc -c <"$M/root/proc/$f")" = "$(stat -c %s "$T/cat")" ]
 		dd if="$M/root/proc/$f" of="$T/dd" bs=1 status=none

@@ -416,7 +416,7 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 	fi
 	touch "$W/f"
 	setfattr -n user.colour -v green "$W/f"
-	[ "$(getfattr --only-values -n user.colour "$W/f")" = green ]
+	[ "$(getfattr --absolute-names --only-values -n user.colour "$W/f")" = green ]
 	[[ $(getfattr "$W/f" 2>/dev/null) == *user.colour* ]]
 	setfattr -x user.colour "$W/f"
 	run getfattr -n user.colour "$W/f"

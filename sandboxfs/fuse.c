@@ -153,9 +153,12 @@ static void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct stat st = { .st_mode = 0 };
 	double timeout = 0;
 
-	if (op)
-		answer_attr(op, n->ops->getattr ? n->ops->getattr(n, op, file_of(fi), &st, &timeout) : -ENOTSUP,
-			&st, timeout);
+	int err;
+
+	if (!op)
+		return;
+	err = n->ops->getattr ? n->ops->getattr(n, op, file_of(fi), &st, &timeout) : -ENOTSUP;
+	answer_attr(op, err, &st, timeout);
 }
 
 static void do_setattr(
@@ -166,11 +169,13 @@ static void do_setattr(
 	struct stat st = { .st_mode = 0 };
 	double timeout = 0;
 
-	if (op)
-		answer_attr(op,
-			n->ops->setattr ? n->ops->setattr(n, op, file_of(fi), attr, valid, &st, &timeout)
-							: -ENOTSUP,
-			&st, timeout);
+	int err;
+
+	if (!op)
+		return;
+	err = n->ops->setattr ? n->ops->setattr(n, op, file_of(fi), attr, valid, &st, &timeout)
+						  : -ENOTSUP;
+	answer_attr(op, err, &st, timeout);
 }
 
 static void do_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -599,9 +604,12 @@ static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	void *value = NULL;
 	size_t len = 0;
 
-	if (op)
-		answer_xattr(op, n->ops->getxattr ? n->ops->getxattr(n, op, name, &value, &len) : -ENOTSUP,
-			value, len, size);
+	int err;
+
+	if (!op)
+		return;
+	err = n->ops->getxattr ? n->ops->getxattr(n, op, name, &value, &len) : -ENOTSUP;
+	answer_xattr(op, err, value, len, size);
 }
 
 static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
@@ -611,9 +619,12 @@ static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	void *names = NULL;
 	size_t len = 0;
 
-	if (op)
-		answer_xattr(op, n->ops->listxattr ? n->ops->listxattr(n, op, &names, &len) : 0, names, len,
-			size);
+	int err;
+
+	if (!op)
+		return;
+	err = n->ops->listxattr ? n->ops->listxattr(n, op, &names, &len) : 0;
+	answer_xattr(op, err, names, len, size);
 }
 
 static void do_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,

@@ -735,13 +735,31 @@ int tree_write(struct node *node, struct op *op, void *file, const void *p, size
 
 /* --- the end of writing --- */
 
+/*
+ * A shell that opens for `cmd > f` closes its spare descriptor before cmd has written anything: a flush without a write is
+ * not the end of the file. If it was (`: > f`), release gives the empty file its name.
+ */
 int tree_flush(struct node *node, struct op *op, void *file)
 {
+	struct wnode *n = wnode_of(node);
 	struct wfile *f = file;
+	bool untouched;
 
 	if ((f->flags & O_ACCMODE) == O_RDONLY)
 		return 0;
-	return tree_settle(wnode_of(node), op_call(op), NULL, NULL);
+	pthread_mutex_lock(&n->lock);
+	untouched = f->staged && !f->wrote;
+	pthread_mutex_unlock(&n->lock);
+	return untouched ? 0 : tree_settle(n, op_call(op), NULL, NULL);
+}
+
+static void settle_untouched(struct wnode *n)
+{
+	struct call c;
+
+	call_init(&c, 0);
+	(void)tree_settle(n, &c, NULL, NULL); /* what fails is kept and listed in ctl/sync */
+	call_destroy(&c);
 }
 
 int tree_release(struct node *node, struct op *op, void *file)
@@ -751,6 +769,8 @@ int tree_release(struct node *node, struct op *op, void *file)
 	bool keep;
 
 	(void)op;
+	if (f->staged && !f->wrote)
+		settle_untouched(n);
 	pthread_mutex_lock(&n->lock);
 	/* The close said so: these bytes are still to be sent. */
 	keep = n->buffer_file == f || f->staged;

@@ -53,7 +53,8 @@ struct conversation {
 	unsigned count;
 	bool threaded;        /* the thread was started */
 	struct call *thread;  /* its call, while it looks */
-	struct run *reserved; /* the next line's */
+	struct run *reserved; /* the next line's, or the document's */
+	bool reserved_begun;  /* a document's first byte has come */
 	char number[32];      /* what is left to tell of it */
 	struct run *
 		kept[KEPT_MAX]; /* the newest that were told, so that runs/N stays for the one who read N */
@@ -76,8 +77,10 @@ static void item_free(struct conversation *v, struct item *it)
 	conversation_request_release(&it->request);
 	if (it->reader)
 		v->format->reader_free(it->reader);
-	if (it->run)
+	if (it->run) {
+		ctl_runs_abandon(it->run);
 		run_put(it->run);
+	}
 	free(it);
 }
 
@@ -259,6 +262,7 @@ static int take_reserved(struct conversation *v, struct run **out)
 	*v->number = 0;
 	if (v->reserved) {
 		*out = steal(v->reserved);
+		v->reserved_begun = false;
 		return 0;
 	}
 	return run_new(ctl_runs_table(v->runs), out);
@@ -348,8 +352,10 @@ int conversation_first(void *state, struct call *c)
 	(void)c;
 	AUTO_UNLOCK(&v->lock);
 	int err = v->reserved ? 0 : run_new(ctl_runs_table(v->runs), &v->reserved);
-	if (!err)
+	if (!err) {
 		run_mark_begun(v->reserved);
+		v->reserved_begun = true;
+	}
 	return err;
 }
 
@@ -372,8 +378,10 @@ int conversation_document(void *state, struct call *c, const char *text, size_t 
 		run_cancel(it.run);
 		ctl_runs_finish_behind(v->runs, it.run);
 	}
-	if (it.run)
+	if (it.run) {
+		ctl_runs_abandon(it.run);
 		run_put(it.run);
+	}
 	return err < 0 ? err : 0;
 }
 
@@ -444,7 +452,12 @@ void conversation_close(void *state)
 	if (run)
 		spool_unwatch(run_spool(run), steal(it->watch));
 	wake_locked(v);
+	struct run *unsent = v->reserved_begun ? steal(v->reserved) : NULL;
 	pthread_mutex_unlock(&v->lock);
+	if (unsent) {
+		ctl_runs_abandon(unsent);
+		run_put(unsent);
+	}
 	if (run) {
 		run_cancel(run);
 		run_put(run);

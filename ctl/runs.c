@@ -190,11 +190,21 @@ int ctl_runs_start(struct ctl_runs *rs, struct call *c, struct run *r, const str
 	err = sandbox_barrier(rs->sb, c);
 	if (!err)
 		err = run_start(r, c, spec);
-	else if (err == -EINTR)
-		run_cancel(r);
+	else
+		ctl_runs_abandon(r);
 	if (err && err != -EINTR)
 		pending_remove(rs, run_number(r));
 	return err;
+}
+
+void ctl_runs_abandon(struct run *r)
+{
+	const struct run_spec nothing = {.command = ""};
+	if (run_state(r) != RUN_RESERVED)
+		return;
+	/* A start that is cancelled before it begins sends nothing and closes the run. */
+	run_cancel(r);
+	(void)run_start(r, NULL, &nothing); /* it fails, as it is to */
 }
 
 static void settle(struct ctl_runs *rs, struct run *r)

@@ -26,6 +26,8 @@ int ctl_runs_start(struct ctl_runs *rs, struct call *c, struct run *r, const str
 int ctl_runs_finish(struct ctl_runs *rs, struct call *c, struct run *r);
 /* The same without waiting: a thread of the room does. */
 void ctl_runs_finish_behind(struct ctl_runs *rs, struct run *r);
+/* A run that was begun and will not be started: the table would keep it for ever. Else nothing is done. */
+void ctl_runs_abandon(struct run *r);
 /* Its end may be told: it has ended or never ran, and is settled. */
 bool ctl_runs_settled(struct ctl_runs *rs, struct run *r);
 

@@ -474,6 +474,7 @@ struct run_table {
 	uint64_t last, begun;
 };
 
+static struct run_table *table; /* the newest */
 static struct run *started[RUNS_MAX];
 static unsigned started_count;
 static struct call *waiters[WAITERS_MAX];
@@ -484,6 +485,7 @@ int run_table_new(struct sandbox *sb, struct run_table **out)
 	(void)sb;
 	*out = calloc(1, sizeof **out);
 	started_count = 0;
+	table = *out;
 	return 0;
 }
 
@@ -585,6 +587,10 @@ int run_start(struct run *r, struct call *c, const struct run_spec *spec)
 {
 	AUTO_UNLOCK(&lock);
 	int err = fake_start_err;
+	if (r->cancelled || r->over) {
+		r->over = true;
+		return -EINTR;
+	}
 	fake_start_err = 0;
 	if (err)
 		return call_fault(c, -err, NULL, "the command cannot be started");
@@ -755,4 +761,17 @@ bool fake_run_cancelled(struct run *r)
 		if (!wait_changed())
 			return false;
 	return true;
+}
+
+bool fake_run_over(struct run *r)
+{
+	return r->over;
+}
+
+struct run *fake_last_run(void)
+{
+	struct run *r = run_table_last(table);
+	if (r)
+		run_put(r);
+	return r;
 }

@@ -47,6 +47,8 @@ extern struct options fake_options;
 /* --- runs --- */
 /* The run that was started last; waits for it up to 10 s. NULL: none. Borrowed. */
 struct run *fake_started(unsigned nth);
+/* The newest that was begun. Borrowed. */
+struct run *fake_last_run(void);
 const char *fake_run_cwd(struct run *r);
 const char *fake_run_env(struct run *r, unsigned i);
 const void *fake_run_input(struct run *r, size_t *n);
@@ -54,6 +56,7 @@ void fake_run_print(struct run *r, int stream, const char *text, size_t n);
 void fake_run_end(struct run *r, int code, bool timed_out);
 void fake_run_lose(struct run *r, int err);
 bool fake_run_cancelled(struct run *r);
+bool fake_run_over(struct run *r); /* ended, or never to be started */
 extern _Atomic int fake_start_err; /* what the next run_start fails with */
 
 #endif

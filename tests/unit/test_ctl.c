@@ -529,6 +529,14 @@ static void a_document_goes_out_once_when_its_opener_closes(void **state)
 	assert_file("exec", "a\nb\n");
 }
 
+/* What was begun and will not be started must not stay in the table for ever. */
+static void assert_last_is_closed(void)
+{
+	struct run *r = fake_last_run();
+	assert_non_null(r);
+	assert_true(fake_run_over(r));
+}
+
 static struct opened open_by(pid_t pid, const char *text)
 {
 	struct opened f = open_as("exec", O_WRONLY | O_TRUNC, pid);
@@ -573,6 +581,8 @@ static void of_a_writer_that_was_killed_nothing_is_sent(void **state)
 	bury(killed);
 	assert_file_holds("error", "exec: signal 2 killed the writer");
 	assert_file("last/cmd", "");
+	assert_file("last/exit", "");
+	assert_last_is_closed();
 }
 
 static void an_interrupt_cancels_the_command(void **state)
@@ -607,6 +617,7 @@ static void a_late_error_meets_the_next_reader_once(void **state)
 	assert_int_equal(flush_as(&f, 0), -ENOSPC);
 	fake_barrier_err = 0;
 	release(&f);
+	assert_last_is_closed();
 	assert_file_holds("error", "message exec: workspace/f could not be sent");
 	assert_int_equal(try_open("exec", O_RDONLY, 0, &g), -ENOSPC);
 	assert_file("exec", "");
@@ -653,6 +664,7 @@ static void of_a_document_that_is_too_long_nothing_is_sent(void **state)
 	assert_int_equal(write_n(&f, "a\0b", 3), 0);
 	assert_int_equal(flush_as(&f, 0), -EINVAL);
 	release(&f);
+	assert_last_is_closed();
 }
 
 /* --- conversations --- */

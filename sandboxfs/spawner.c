@@ -90,13 +90,52 @@ struct failure {
 	int err;
 };
 
-/* Covers what->stage with a tmpfs, in a mount namespace of the child's own, and puts the mounts there. */
-static int child_mounts(const struct spawn *w)
+/*
+ * What of the host's file tree a staged child keeps, besides the root file system itself. A copy of every mount would keep what
+ * is unmounted outside busy for as long as the child lives, our own FUSE mount first of all.
+ */
+static const struct {
+	const char *path;
+	unsigned long recursive;
+} kept[] = {
+	{"/usr", MS_REC},
+	{"/bin", MS_REC},
+	{"/sbin", MS_REC},
+	{"/lib", MS_REC},
+	{"/lib32", MS_REC},
+	{"/lib64", MS_REC},
+	{"/libx32", MS_REC},
+	{"/etc", MS_REC},
+	{"/proc", 0},
+	{"/dev", 0},
+	{"/run", 0},
+};
+
+/* In a mount namespace of the child's own: a root with what is kept, the working directory in it. */
+static int child_root(const struct spawn *w)
 {
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-		mount("tmpfs", w->stage, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k") < 0)
+		mount("tmpfs", w->stage, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k") < 0 ||
+		chdir(w->stage) < 0 || mkdir("root", 0755) < 0 ||
+		mount("/", "root", NULL, MS_BIND, NULL) < 0 || chdir("root") < 0)
 		return -errno;
-	AUTO_FD int dir = open(w->stage, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+		struct stat st;
+		if (lstat(kept[i].path, &st) < 0 || !S_ISDIR(st.st_mode))
+			continue; /* a link, or not there: then it is so in the root as well */
+		if (mount(kept[i].path, kept[i].path + 1, NULL, MS_BIND | kept[i].recursive, NULL) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* In that root, stage is a tmpfs with the mounts in it. */
+static int child_stage(const struct spawn *w)
+{
+	const char *stage = w->stage + 1;
+	if (mount("tmpfs", stage, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k") < 0)
+		return -errno;
+	AUTO_FD int dir = open(stage, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return -errno;
 	for (size_t i = 0; i < w->nmounts; i++) {
@@ -109,11 +148,23 @@ static int child_mounts(const struct spawn *w)
 		if (syscall(SYS_move_mount, m->tree, "", dir, m->name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 			return -errno;
 	}
-	if (!w->tun)
-		return 0;
-	if (mknodat(dir, "tun", S_IFCHR | 0666, makedev(TUN_MAJOR, TUN_MINOR)) < 0 ||
-		fchmodat(dir, "tun", 0666, 0) < 0 || fchdir(dir) < 0 ||
-		mount("tun", "/dev/net/tun", NULL, MS_BIND, NULL) < 0)
+	return w->tun && (mknodat(dir, "tun", S_IFCHR | 0666, makedev(TUN_MAJOR, TUN_MINOR)) < 0 ||
+						 fchmodat(dir, "tun", 0666, 0) < 0)
+			   ? -errno
+			   : 0;
+}
+
+static int child_mounts(const struct spawn *w)
+{
+	int err = child_root(w);
+	if (!err)
+		err = child_stage(w);
+	if (err)
+		return err;
+	/* The old root lands on top of the new one, and is taken off. */
+	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
+		chdir(w->stage) < 0 || (w->tun && mount("tun", "/dev/net/tun", NULL, MS_BIND, NULL) < 0) ||
+		chdir("/") < 0)
 		return -errno;
 	return 0;
 }

@@ -44,7 +44,7 @@ struct spawn {
 	uid_t uid;
 	gid_t gid;
 	uint64_t limit_data; /* RLIMIT_DATA; 0: as it is */
-	/* Only as root: in a mount namespace of its own, stage (a directory) is covered by a small tmpfs with mounts in it. NULL: none. */
+	/* Only as root: a mount namespace of its own with no more than the system's directories, where stage (a top-level directory) is a small tmpfs with mounts in it. NULL: none. */
 	const char *stage;
 	const struct spawn_mount *mounts;
 	size_t nmounts;

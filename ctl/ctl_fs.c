@@ -13,6 +13,7 @@
 
 #include "cleanup.h"
 #include "kinds.h"
+#include "tree.h"
 
 static const struct node_ops ctl_node_ops;
 
@@ -320,9 +321,30 @@ static int find_node(struct ctl_node *dir, struct call *c, const char *name, str
 	return err ? err : node_make(dir, set->row, name, set, object, out);
 }
 
+/* With subdir=workspace the mount has no place for root/ but here: .ctl/root. Not listed. */
+static bool is_system_root(const struct ctl_node *dir, const char *name)
+{
+	return !dir->parent && dir->ref.sandbox && server_options(dir->ref.server)->subdir &&
+		   strcmp(name, "root") == 0;
+}
+
+static int find_system_root(struct ctl_node *dir, struct op *op, struct node_entry *out)
+{
+	int err = tree_node(dir->ref.sandbox, TREE_SYSTEM, &out->node);
+	if (err)
+		return err;
+	err = out->node->ops->getattr(out->node, op, NULL, &out->attr, &out->attr_timeout);
+	if (err)
+		node_put(out->node);
+	out->entry_timeout = 1;
+	return err;
+}
+
 static int fs_lookup(struct node *node, struct op *op, const char *name, struct node_entry *out)
 {
 	struct ctl_node *dir = ctl_of(node), *n;
+	if (is_system_root(dir, name))
+		return find_system_root(dir, op, out);
 	int err = find_node(dir, op_call(op), name, &n);
 	if (!err)
 		err = node_answer(n, op_call(op), out);

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -101,6 +102,7 @@ static char *resolve(const char *given)
 
 int mount_prepare(struct options *o)
 {
+	struct statfs fs;
 	struct stat st;
 	int err;
 
@@ -108,15 +110,16 @@ int mount_prepare(struct options *o)
 	if (!o->mountpoint)
 		return complain(o->given_mountpoint,
 			errno == ENOENT ? "there is no such directory; make it first" : strerror(errno));
-	if (stat(o->mountpoint, &st) < 0) {
+	/* statfs asks the program each time; stat may be answered from what the kernel still has of a dead one. */
+	if (statfs(o->mountpoint, &fs) < 0) {
 		if (errno != ENOTCONN || !is_ours(o->mountpoint))
 			return complain(o->mountpoint, strerror(errno));
 		err = mount_detach(o->mountpoint, true); /* its program has died */
 		if (err)
 			return complain(o->mountpoint, "a mount whose program has died is here and cannot be taken away");
-		if (stat(o->mountpoint, &st) < 0)
-			return complain(o->mountpoint, strerror(errno));
 	}
+	if (stat(o->mountpoint, &st) < 0)
+		return complain(o->mountpoint, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return complain(o->mountpoint, "not a directory");
 	if (is_ours(o->mountpoint))

@@ -432,8 +432,17 @@ static bool output_start_settled(void *arg)
 /* The fault of a start that failed; o is still there. */
 static int output_start_fault(struct call *c, struct output *o)
 {
-	if (o->end.err == -EREMOTEIO)
-		return api_error(c, o->status, o->error_body.data, o->error_body.size);
+	if (o->end.err == -EREMOTEIO) {
+		int err = api_error(c, o->status, o->error_body.data, o->error_body.size);
+
+		if (err != -ENOTSUP) /* else it has no such route, and says no more than that */
+			return err;
+		fault_clear(&c->fault);
+		return call_fault(c, ENOTSUP, NULL,
+			"this server cannot run commands so that nothing of them is lost; it takes sandboxd in "
+			"the "
+			"sandbox");
+	}
 	return call_fault(c, -o->end.err, NULL, "%s%s",
 		o->end.reason ? o->end.reason : strerror(-o->end.err),
 		o->end.may_run ? "; the command may have run" : "");

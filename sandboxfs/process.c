@@ -229,10 +229,11 @@ static int command_api(struct sandbox *sb, struct call *c, const char *method, c
 		return -ENOMEM;
 	bool had = c->fault.err;
 	err = sandbox_api(sb, c, method, path.data, body, reply);
-	if (err == -ENOENT || err == -ESRCH) {
-		if (!had)
-			fault_clear(&c->fault);
-	}
+	if ((err == -ENOENT || err == -ESRCH || err == -ENOTSUP) && !had)
+		fault_clear(&c->fault);
+	if (err == -ENOTSUP)
+		call_fault(c, ENOTSUP, NULL,
+			"this server cannot show its processes as files; it takes sandboxd in the sandbox");
 	return err;
 }
 

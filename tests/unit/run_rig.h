@@ -374,7 +374,7 @@ static void *rig_main(void *arg)
 	}
 }
 
-static void rig_open(struct rig *r)
+static inline void rig_open(struct rig *r)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 
@@ -395,7 +395,7 @@ static void rig_open(struct rig *r)
 	sandbox_open(&r->sandbox, r->path);
 }
 
-static void rig_close(struct rig *r)
+static inline void rig_close(struct rig *r)
 {
 	sandbox_close(&r->sandbox);
 	shutdown(r->listener, SHUT_RDWR);

@@ -55,11 +55,11 @@ static int talk_collect(
 {
 	size_t max = t->file.node->row->max ? t->file.node->row->max : LINE_MAX_DEFAULT;
 	AUTO_UNLOCK(&t->lock);
-	if (t->skipping) {
-		t->skipping = !whole;
-		return 0;
-	}
-	if (n > max - t->line.size) {
+	/*
+	 * The kernel cuts a long write(2) in parts of 1 MiB, and tells an error of a later part as a short count: so every
+	 * part of a line that is too long fails, up to the one with its end.
+	 */
+	if (t->skipping || n > max - t->line.size) {
 		buf_release(&t->line);
 		t->skipping = !whole;
 		return call_fault(

@@ -853,7 +853,9 @@ static void a_line_that_is_too_long_is_refused_and_the_next_is_taken(void **stat
 	memset(mb, 'x', 1 << 20);
 	assert_int_equal(write_n(&f, mb, 1 << 20), 0);
 	assert_int_equal(write_text(&f, "x"), -EFBIG);
-	assert_int_equal(write_text(&f, "rest of it\ntrue\n"), 0);
+	assert_int_equal(write_text(&f, "more of it"), -EFBIG);
+	assert_int_equal(write_text(&f, "end of it\n"), -EFBIG);
+	assert_int_equal(write_text(&f, "true\n"), 0);
 	assert_string_equal(run_command(fake_started(0)), "true");
 	fake_run_end(fake_started(0), 0, false);
 	assert_read(&f, "");

@@ -22,24 +22,24 @@
 #include "sandbox.h"
 
 enum ctl_kind {
-	CTL_DIR,	/* .dir */
-	CTL_TEXT,	/* .show at open; .store if it can be written (whole text of one opening, sent at close or first read) */
-	CTL_SIZED,	/* .size .pread: true size, read in place, may grow */
+	CTL_DIR,  /* .dir */
+	CTL_TEXT, /* .show at open; .store if it can be written (whole text of one opening, sent at close or first read) */
+	CTL_SIZED,  /* .size .pread: true size, read in place, may grow */
 	CTL_STREAM, /* .stream: a cursor per opening, blocks, poll, EAGAIN for O_NONBLOCK. `wait` files are streams that say one thing */
-	CTL_VERBS,	/* .verbs: a line each, done by the write; .show for reading (settings) */
-	CTL_CALL,	/* .call: one line in, done by the write; the answer is read from the same opening; a fresh reader gets the last answer (.show if set) */
-	CTL_DOC,	/* .submit: a document sent whole at close or first read; the answer is read from the same opening */
-	CTL_TALK,	/* .talk for RW (conversation) and for W alone (document; or .submit), .stream or .show for R (never waits) */
-	CTL_LINK	/* .target */
+	CTL_VERBS,  /* .verbs: a line each, done by the write; .show for reading (settings) */
+	CTL_CALL, /* .call: one line in, done by the write; the answer is read from the same opening; a fresh reader gets the last answer (.show if set) */
+	CTL_DOC, /* .submit: a document sent whole at close or first read; the answer is read from the same opening */
+	CTL_TALK, /* .talk for RW (conversation) and for W alone (document; or .submit), .stream or .show for R (never waits) */
+	CTL_LINK  /* .target */
 };
 
 /* What a row works on: the object of the innermost set, and those above it. */
 struct ctl_ref {
 	struct server *server;
-	struct sandbox *sandbox; /* NULL in MNT/ctl */
-	void *object;			 /* of the innermost set; NULL at the top */
+	struct sandbox *sandbox;  /* NULL in MNT/ctl */
+	void *object;             /* of the innermost set; NULL at the top */
 	const struct ctl_ref *up; /* the ref of the directory that holds the set; NULL at the top */
-	const char *path;		 /* below ctl/, for messages: "processes/web/wait-port" */
+	const char *path;         /* below ctl/, for messages: "processes/web/wait-port" */
 };
 
 struct ctl_row;
@@ -73,7 +73,7 @@ struct ctl_talk_ops {
 	/* One line without its newline (up to 1 MiB): starts; the write returns with this. May wait for the start only. */
 	int (*line)(void *state, struct call *c, const char *text, size_t n);
 	ssize_t (*next)(void *state, void *p, size_t n); /* as ctl_stream_ops.next */
-	void (*close)(void *state);						 /* the last close: ends what still runs */
+	void (*close)(void *state);                      /* the last close: ends what still runs */
 	/*
 	 * An opening for writing alone (NULL: the row's submit). first: its first byte has come, the rest will follow;
 	 * document: all of it; waits for the end. first without document: it was cut or too long, nothing is to be done.
@@ -88,36 +88,40 @@ struct ctl_row {
 	mode_t mode; /* permission bits; 0200 without 0400 cannot be read and so on */
 	enum ctl_kind kind;
 	const char *grammar; /* one line for help */
-	bool unlisted;		 /* answers to its name, is not in readdir */
+	bool unlisted;       /* answers to its name, is not in readdir */
 
 	const struct ctl_dir *dir;
 	int (*show)(const struct ctl_ref *ref, struct call *c, struct buf *out);
 	/* append: opened O_APPEND or without O_TRUNC (the file decides what that means) */
-	int (*store)(const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append);
+	int (*store)(
+		const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append);
 	int (*size)(const struct ctl_ref *ref, struct call *c, uint64_t *size);
 	ssize_t (*pread)(const struct ctl_ref *ref, struct call *c, void *p, size_t n, uint64_t off);
 	const struct ctl_stream_ops *stream;
 	const struct ctl_verb *verbs; /* ended by a NULL name */
-	int (*call)(const struct ctl_ref *ref, struct call *c, const char *line, size_t n,
-				struct buf *answer);
+	int (*call)(
+		const struct ctl_ref *ref, struct call *c, const char *line, size_t n, struct buf *answer);
 	/* Before the first byte of a document or conversation is taken: its failure is the open's. NULL: sandbox_ready. */
 	int (*begin)(const struct ctl_ref *ref, struct call *c);
-	int (*submit)(const struct ctl_ref *ref, struct call *c, const char *text, size_t n,
-				  struct buf *answer);
+	int (*submit)(
+		const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer);
 	const struct ctl_talk_ops *talk;
 	int (*target)(const struct ctl_ref *ref, struct call *c, struct buf *text);
 	struct timespec (*mtime)(const struct ctl_ref *ref); /* NULL: time of the last answer */
-	int (*touch)(const struct ctl_ref *ref, struct call *c); /* utimens; NULL: succeeds and does nothing */
-	size_t max; /* longest document or line; 0: 16 MiB a document, 1 MiB a line of a conversation. Beyond: EFBIG */
+	int (*touch)(
+		const struct ctl_ref *ref, struct call *c); /* utimens; NULL: succeeds and does nothing */
+	size_t
+		max; /* longest document or line; 0: 16 MiB a document, 1 MiB a line of a conversation. Beyond: EFBIG */
 };
 
 /* Objects that come and go in a directory: looked up and listed by one generator. */
 struct ctl_set {
-	const struct ctl_row *row; /* what each object is: a CTL_DIR row or a file row (its name is not used) */
+	const struct ctl_row
+		*row; /* what each object is: a CTL_DIR row or a file row (its name is not used) */
 	/* 0 and *object (new reference), -ENOENT, or the errno of an asked server. */
 	int (*find)(const struct ctl_ref *dir, struct call *c, const char *name, void **object);
-	int (*each)(const struct ctl_ref *dir, struct call *c,
-				bool (*cb)(const char *name, void *arg), void *arg);
+	int (*each)(const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg),
+		void *arg);
 	void *(*get)(void *object);
 	void (*put)(void *object);
 	/* mkdir (row is a directory) or create (row is a file): NULL refuses with EACCES and a sentence. */
@@ -127,14 +131,14 @@ struct ctl_set {
 };
 
 struct ctl_dir {
-	const char *help;			/* a sentence on the directory, for its help file */
+	const char *help;           /* a sentence on the directory, for its help file */
 	const struct ctl_row *rows; /* ended by a NULL name */
-	const struct ctl_set *set;	/* NULL: none */
-	bool list_help;				/* is `help` listed? It always answers */
+	const struct ctl_set *set;  /* NULL: none */
+	bool list_help;             /* is `help` listed? It always answers */
 };
 
 /* --- what the front asks for --- */
-extern const struct ctl_dir ctl_server_dir;	 /* MNT/ctl (server.c) */
+extern const struct ctl_dir ctl_server_dir;  /* MNT/ctl (server.c) */
 extern const struct ctl_dir ctl_sandbox_dir; /* MNT/NAME/ctl (sandbox_dir.c) */
 /* The node of a control directory, new reference. sandbox NULL: the server's. */
 int ctl_node_new(struct server *server, struct sandbox *sandbox, struct node **out);

@@ -14,7 +14,11 @@
 
 #include "cleanup.h"
 
-enum { SEQ_AT = 24, ACKED_AT = 32, IN_FLIGHT_FIRST = 64 }; /* places in the head of a request: fileop.h */
+enum {
+	SEQ_AT = 24,
+	ACKED_AT = 32,
+	IN_FLIGHT_FIRST = 64
+}; /* places in the head of a request: fileop.h */
 
 struct batch_client {
 	struct sandbox *sandbox; /* borrowed: it owns us */

@@ -21,9 +21,9 @@ struct driver_instance {
 };
 
 struct driver_ops {
-	const char *kind;	  /* "local", "container" */
+	const char *kind;     /* "local", "container" */
 	const char *id_names; /* POSIX extended expression of the names it carries */
-	bool many;			  /* mkdir and rmdir make sense */
+	bool many;            /* mkdir and rmdir make sense */
 
 	/* 0 and *state new. options are borrowed for the life of state. */
 	int (*open)(const struct options *o, struct call *c, void **state);
@@ -40,7 +40,7 @@ struct driver_ops {
 	 * another mount has it. *died(arg) is called once from another thread if it ends without stop.
 	 */
 	int (*start)(void *state, struct call *c, const char *name, void (*died)(void *arg), void *arg,
-				 struct driver_instance *out);
+		struct driver_instance *out);
 	/* Ends it and everything it started; returns when nothing is left. The instance's memory is released. */
 	void (*stop)(void *state, const char *name, struct driver_instance *inst);
 	/* Who uses it, for status in-use, without starting: 0 free, 1 and detail filled ("pid 12, /home/u/sbx"). */

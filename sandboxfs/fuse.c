@@ -60,11 +60,11 @@ static void answer(struct op *op, int err)
 
 static struct fuse_entry_param entry_param(struct front *f, const struct node_entry *e)
 {
-	struct fuse_entry_param p = { .ino = ino_of(f, e->node),
+	struct fuse_entry_param p = {.ino = ino_of(f, e->node),
 		.generation = e->node->id,
 		.attr = e->attr,
 		.attr_timeout = e->attr_timeout,
-		.entry_timeout = e->entry_timeout };
+		.entry_timeout = e->entry_timeout};
 
 	return p;
 }
@@ -101,10 +101,10 @@ static struct fuse_open_out open_out(const struct node_open *o)
 {
 	static const struct {
 		unsigned how, flag;
-	} map[] = { { NODE_DIRECT_IO, FOPEN_DIRECT_IO }, { NODE_KEEP_CACHE, FOPEN_KEEP_CACHE },
-		{ NODE_STREAM, FOPEN_STREAM }, { NODE_PARALLEL_WRITES, FOPEN_PARALLEL_DIRECT_WRITES },
-		{ NODE_NONSEEKABLE, FOPEN_NONSEEKABLE }, { NODE_NOFLUSH, FOPEN_NOFLUSH } };
-	struct fuse_open_out out = { .fh = (uintptr_t)o->file };
+	} map[] = {{NODE_DIRECT_IO, FOPEN_DIRECT_IO}, {NODE_KEEP_CACHE, FOPEN_KEEP_CACHE},
+		{NODE_STREAM, FOPEN_STREAM}, {NODE_PARALLEL_WRITES, FOPEN_PARALLEL_DIRECT_WRITES},
+		{NODE_NONSEEKABLE, FOPEN_NONSEEKABLE}, {NODE_NOFLUSH, FOPEN_NOFLUSH}};
+	struct fuse_open_out out = {.fh = (uintptr_t)o->file};
 
 	for (size_t i = 0; i < sizeof map / sizeof map[0]; i++)
 		if (o->how & map[i].how)
@@ -125,7 +125,7 @@ static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct node *dir = node_of(req, parent);
 	struct op *op = begin(req);
-	struct node_entry e = { .node = NULL };
+	struct node_entry e = {.node = NULL};
 
 	if (op)
 		answer_entry(op, dir->ops->lookup ? dir->ops->lookup(dir, op, name, &e) : -ENOENT, &e);
@@ -150,7 +150,7 @@ static void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
-	struct stat st = { .st_mode = 0 };
+	struct stat st = {.st_mode = 0};
 	double timeout = 0;
 
 	int err;
@@ -166,7 +166,7 @@ static void do_setattr(
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
-	struct stat st = { .st_mode = 0 };
+	struct stat st = {.st_mode = 0};
 	double timeout = 0;
 
 	int err;
@@ -199,7 +199,7 @@ static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 {
 	struct node *dir = node_of(req, parent);
 	struct op *op = begin(req);
-	struct node_entry e = { .node = NULL };
+	struct node_entry e = {.node = NULL};
 
 	if (op)
 		answer_entry(
@@ -210,7 +210,7 @@ static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 {
 	struct node *dir = node_of(req, parent);
 	struct op *op = begin(req);
-	struct node_entry e = { .node = NULL };
+	struct node_entry e = {.node = NULL};
 
 	if (op)
 		answer_entry(op, dir->ops->mkdir ? dir->ops->mkdir(dir, op, name, mode, &e) : -EACCES, &e);
@@ -220,7 +220,7 @@ static void do_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, cons
 {
 	struct node *dir = node_of(req, parent);
 	struct op *op = begin(req);
-	struct node_entry e = { .node = NULL };
+	struct node_entry e = {.node = NULL};
 
 	if (op)
 		answer_entry(
@@ -231,7 +231,7 @@ static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const 
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
-	struct node_entry e = { .node = NULL };
+	struct node_entry e = {.node = NULL};
 
 	if (op)
 		answer_entry(op,
@@ -278,8 +278,8 @@ static void do_create(
 {
 	struct node *dir = node_of(req, parent);
 	struct op *op = begin(req);
-	struct node_entry e = { .node = NULL };
-	struct node_open o = { .flags = fi->flags };
+	struct node_entry e = {.node = NULL};
+	struct node_open o = {.flags = fi->flags};
 	struct front *f;
 	int err;
 
@@ -312,7 +312,7 @@ static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
-	struct node_open o = { .flags = fi->flags };
+	struct node_open o = {.flags = fi->flags};
 	int err;
 
 	if (!op)
@@ -381,15 +381,15 @@ static void do_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 		answer(op, n->ops->fsync ? n->ops->fsync(n, op, file_of(fi), datasync) : 0);
 }
 
-static void do_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
-	struct fuse_file_info *fi)
+static void do_fallocate(
+	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
 
 	if (op)
-		answer(op, n->ops->fallocate ? n->ops->fallocate(n, op, file_of(fi), mode, off, len)
-									 : -ENOTSUP);
+		answer(op,
+			n->ops->fallocate ? n->ops->fallocate(n, op, file_of(fi), mode, off, len) : -ENOTSUP);
 }
 
 static void do_lseek(
@@ -409,9 +409,8 @@ static void do_lseek(
 		fuse_reply_lseek(op_finish(op), out);
 }
 
-static void do_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off,
-	struct fuse_file_info *fi, fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out,
-	size_t len, int flags)
+static void do_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_file_info *fi,
+	fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
 	struct node *in = node_of(req, ino), *out = node_of(req, ino_out);
 	struct op *op = begin(req);
@@ -483,7 +482,7 @@ bool node_filler_add(struct node_filler *f, const char *name, const struct stat 
 	size_t left = f->size - f->used, n;
 
 	if (f->plus) {
-		struct fuse_entry_param p = { .ino = 0 };
+		struct fuse_entry_param p = {.ino = 0};
 		if (e)
 			p = entry_param(f->front, e);
 		else
@@ -506,7 +505,7 @@ static void do_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
-	struct node_open o = { .flags = fi->flags };
+	struct node_open o = {.flags = fi->flags};
 	int err;
 
 	if (!op)
@@ -526,7 +525,7 @@ static void list(
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
-	struct node_filler f = { .req = req, .size = size, .plus = plus };
+	struct node_filler f = {.req = req, .size = size, .plus = plus};
 	int err;
 
 	if (!op)
@@ -569,7 +568,7 @@ static void do_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
-	struct statvfs st = { .f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255 };
+	struct statvfs st = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
 	int err;
 
 	if (!op)
@@ -627,15 +626,14 @@ static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	answer_xattr(op, err, names, len, size);
 }
 
-static void do_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
-	size_t size, int flags)
+static void do_setxattr(
+	fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
 	struct node *n = node_of(req, ino);
 	struct op *op = begin(req);
 
 	if (op)
-		answer(op,
-			n->ops->setxattr ? n->ops->setxattr(n, op, name, value, size, flags) : -ENOTSUP);
+		answer(op, n->ops->setxattr ? n->ops->setxattr(n, op, name, value, size, flags) : -ENOTSUP);
 }
 
 static void do_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
@@ -658,12 +656,13 @@ static void do_init(void *userdata, struct fuse_conn_info *conn)
 	 * a size that changed in the sandbox is never seen. HANDLE_KILLPRIV: the sandbox's kernel clears set-uid bits.
 	 */
 	conn->want |= conn->capable &
-		(FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
-			FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ATOMIC_O_TRUNC |
-			FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_EXPIRE_ONLY);
-	conn->want &= ~(unsigned)(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ |
-		FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_EXPLICIT_INVAL_DATA |
-		FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
+				  (FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
+					  FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
+					  FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_EXPIRE_ONLY);
+	conn->want &=
+		~(unsigned)(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+					FUSE_CAP_SPLICE_MOVE | FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_POSIX_LOCKS |
+					FUSE_CAP_FLOCK_LOCKS);
 	conn->max_write = MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;

@@ -52,8 +52,8 @@ struct http_stream {
 	unsigned orders;
 	bool queued;   /* is in the list of orders */
 	bool finished; /* no order is taken any more */
-	bool done;	   /* the loop will not touch it again (of an exchange: under its call's lock) */
-	int result;	   /* likewise */
+	bool done;     /* the loop will not touch it again (of an exchange: under its call's lock) */
+	int result;    /* likewise */
 	struct http_stream *next_order;
 	/* loop thread: all running or waiting transfers */
 	struct http_stream *next, *prev;
@@ -72,7 +72,7 @@ struct http {
 
 	/* loop thread */
 	struct http_stream *active; /* list of all transfers */
-	unsigned exchanges;			/* of these that run */
+	unsigned exchanges;         /* of these that run */
 	CURL *spare[SPARE_HANDLES];
 	unsigned spares;
 };
@@ -152,7 +152,8 @@ static size_t on_body(char *p, size_t one, size_t n, void *arg)
 	return x->reply->body.failed ? 0 : n;
 }
 
-static int on_progress(void *arg, curl_off_t dltotal, curl_off_t dl, curl_off_t ultotal, curl_off_t ul)
+static int on_progress(
+	void *arg, curl_off_t dltotal, curl_off_t dl, curl_off_t ultotal, curl_off_t ul)
 {
 	struct http_stream *x = arg;
 
@@ -560,8 +561,8 @@ static void wait_done(struct call *c, struct http_stream *x)
 		pthread_cond_wait(&c->wake, &c->lock);
 }
 
-int http_exchange(struct http *h, struct call *c, const struct http_request *r,
-	struct http_reply *out)
+int http_exchange(
+	struct http *h, struct call *c, const struct http_request *r, struct http_reply *out)
 {
 	struct http_stream *x = transfer_new(h, r, false);
 	int err;

@@ -20,20 +20,20 @@ void http_free(struct http *h); /* ends every exchange with -ECANCELED */
 
 /* Where requests go. Immutable after creation; reference counted by its user. */
 struct http_target {
-	char *base;		 /* "http://HOST:PORT" without trailing slash; for a socket "http://localhost" */
+	char *base; /* "http://HOST:PORT" without trailing slash; for a socket "http://localhost" */
 	char *unix_path; /* NULL: TCP */
-	char *token;	 /* NULL: none */
+	char *token;     /* NULL: none */
 };
 
 struct http_request {
 	const struct http_target *target;
 	const char *method; /* "GET", "POST", "DELETE" */
-	const char *path;	/* with query, encoded */
-	const char *type;	/* content type of the body; NULL: none */
-	const void *body;	/* borrowed until the exchange has ended */
+	const char *path;   /* with query, encoded */
+	const char *type;   /* content type of the body; NULL: none */
+	const void *body;   /* borrowed until the exchange has ended */
 	size_t size;
 	int64_t timeout_ms; /* gives up when no byte moved for so long; <0: never */
-	size_t max_reply;	/* a longer body ends with -EFBIG; 0: 64 MiB */
+	size_t max_reply;   /* a longer body ends with -EFBIG; 0: 64 MiB */
 };
 
 struct http_reply {
@@ -46,8 +46,8 @@ struct http_reply {
  * request may have been done), -ETIMEDOUT, -EHOSTUNREACH (no connection could be made: not done), -ECONNRESET (broken midway: may have been done),
  * -EPROTO, -EFBIG, -ENOMEM, -ECANCELED (http_free). Does not fill the fault.
  */
-int http_exchange(struct http *h, struct call *c, const struct http_request *r,
-				  struct http_reply *out);
+int http_exchange(
+	struct http *h, struct call *c, const struct http_request *r, struct http_reply *out);
 
 /* Ends every exchange (not the streams) with that target, running or waiting its turn, with err. */
 void http_abort(struct http *h, const struct http_target *target, int err);
@@ -64,7 +64,7 @@ struct http_stream_events {
 };
 /* Starts it and returns at once: 0 and *out new, or an error (no callback was or will be called). r->body is copied. */
 int http_stream_open(struct http *h, const struct http_request *r,
-					 const struct http_stream_events *ev, void *arg, struct http_stream **out);
+	const struct http_stream_events *ev, void *arg, struct http_stream **out);
 void http_stream_resume(struct http_stream *s);
 /* Ends it, if it has not ended; when it returns no callback runs or will run. Not from a callback. Frees s. */
 void http_stream_close(struct http_stream *s);

@@ -33,10 +33,10 @@ struct loop {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct worker *workers; /* every thread alive takes itself out */
-	unsigned threads;  /* their number */
-	unsigned reading;  /* of these wait for a request */
+	unsigned threads;       /* their number */
+	unsigned reading;       /* of these wait for a request */
 	unsigned max_threads;
-	bool ended;		   /* the session is over */
+	bool ended; /* the session is over */
 	int err;
 	pthread_attr_t attr;
 };
@@ -79,8 +79,8 @@ static bool has_ended(struct loop *l)
 static void *loop_thread(void *arg)
 {
 	struct loop *l = arg;
-	struct fuse_buf buf = { .mem = NULL };
-	struct worker self = { .thread = pthread_self() };
+	struct fuse_buf buf = {.mem = NULL};
+	struct worker self = {.thread = pthread_self()};
 	bool stay = true;
 
 	pthread_mutex_lock(&l->lock);

@@ -46,8 +46,8 @@ static void do_nothing(int sig)
 /* The signals that end the program are taken by one thread; SIGUSR1 only interrupts a read(2) (loop.c). */
 static void set_signals(struct program *p)
 {
-	struct sigaction nothing = { .sa_handler = do_nothing };
-	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	struct sigaction nothing = {.sa_handler = do_nothing};
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
 
 	sigemptyset(&p->stops);
 	sigaddset(&p->stops, SIGTERM);
@@ -93,7 +93,7 @@ static void *drain_limit(void *arg)
 
 static void drain(struct program *p)
 {
-	struct drain d = { .limit_ms = p->options.drain_ms };
+	struct drain d = {.limit_ms = p->options.drain_ms};
 	pthread_t limit;
 
 	call_init(&d.call, 0);
@@ -206,7 +206,8 @@ static int wait_for_child(int fd, const char *mountpoint)
 		return 1; /* the child has said why */
 	/* What says that it works has worked once. */
 	if (statfs(mountpoint, &st) < 0) {
-		fprintf(stderr, "sandboxfs: %s: mounted, but it does not answer: %s\n", mountpoint, strerror(errno));
+		fprintf(stderr, "sandboxfs: %s: mounted, but it does not answer: %s\n", mountpoint,
+			strerror(errno));
 		return 1;
 	}
 	return 0;
@@ -280,7 +281,7 @@ static int run(struct program *p)
 
 int main(int argc, char **argv)
 {
-	struct program p = { .mounted = false };
+	struct program p = {.mounted = false};
 	int status = 2;
 
 	if (options_parse(argc, argv, &p.options) == 0) {

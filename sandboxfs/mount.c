@@ -54,7 +54,7 @@ static bool is_ours(const char *path)
 
 int mount_detach(const char *mountpoint, bool lazy)
 {
-	char *argv[] = { "fusermount3", "-u", lazy ? "-zq" : "-q", "--", (char *)mountpoint, NULL };
+	char *argv[] = {"fusermount3", "-u", lazy ? "-zq" : "-q", "--", (char *)mountpoint, NULL};
 	int status;
 	pid_t pid;
 
@@ -116,7 +116,8 @@ int mount_prepare(struct options *o)
 			return complain(o->mountpoint, strerror(errno));
 		err = mount_detach(o->mountpoint, true); /* its program has died */
 		if (err)
-			return complain(o->mountpoint, "a mount whose program has died is here and cannot be taken away");
+			return complain(
+				o->mountpoint, "a mount whose program has died is here and cannot be taken away");
 	}
 	if (stat(o->mountpoint, &st) < 0)
 		return complain(o->mountpoint, strerror(errno));
@@ -166,7 +167,7 @@ int mount_make(struct front *f, const struct options *o)
 		add(&list, o->pass);
 	if (buf_error(&list))
 		return -ENOMEM;
-	char *argv[] = { "sandboxfs", "-o", list.data, o->debug ? "-d" : NULL, NULL };
+	char *argv[] = {"sandboxfs", "-o", list.data, o->debug ? "-d" : NULL, NULL};
 	struct fuse_args args = FUSE_ARGS_INIT(o->debug ? 4 : 3, argv);
 	err = front_mount(f, &args, o->mountpoint);
 	fuse_opt_free_args(&args);
@@ -193,7 +194,7 @@ static char *read_file(const char *path)
 
 static long program_of(const char *mnt)
 {
-	static const char *const places[] = { "ctl/stats", ".ctl/stats" };
+	static const char *const places[] = {"ctl/stats", ".ctl/stats"};
 
 	for (size_t i = 0; i < 2; i++) {
 		AUTO_BUF path = BUF_INIT;
@@ -277,7 +278,8 @@ static int each_ctl(const char *mnt, int (*ask)(const char *ctl, const char *nam
 	while (d && (e = readdir(d))) {
 		AUTO_BUF path = BUF_INIT;
 
-		if (e->d_name[0] == '.' || strcmp(e->d_name, "ctl") == 0 || strcmp(e->d_name, "workspace") == 0)
+		if (e->d_name[0] == '.' || strcmp(e->d_name, "ctl") == 0 ||
+			strcmp(e->d_name, "workspace") == 0)
 			continue;
 		buf_printf(&path, "%s/%s/ctl", mnt, e->d_name);
 		if (path.data && access(path.data, F_OK) == 0)
@@ -302,10 +304,10 @@ static int each_ctl(const char *mnt, int (*ask)(const char *ctl, const char *nam
  */
 static int wait_for_program(int fd, int64_t limit_ms)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 
 	if (fd < 0)
-		return 0; /* it had ended before */
+		return 0;                                               /* it had ended before */
 	(void)syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0); /* ended already is as good */
 	return poll(&p, 1, (int)limit_ms) == 1 ? 0 : -ETIMEDOUT;
 }
@@ -326,13 +328,15 @@ int mount_end(const struct options *o)
 		return 1;
 	}
 	if (pid && each_ctl(mnt, unsent_in)) {
-		complain(mnt, "not unmounted: this is not in the sandbox yet (echo discard all > ctl/ctl gives it up)");
+		complain(mnt, "not unmounted: this is not in the sandbox yet (echo discard all > ctl/ctl "
+					  "gives it up)");
 		return 1;
 	}
 	AUTO_FD int program = pid > 0 ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
 	err = mount_detach(mnt, pid == 0);
 	if (err) {
-		complain(mnt, err == -EBUSY ? "in use: a program has a file or directory of it open" : strerror(-err));
+		complain(mnt, err == -EBUSY ? "in use: a program has a file or directory of it open"
+									: strerror(-err));
 		return 1;
 	}
 	if (wait_for_program(program, o->drain_ms + 10000) < 0) {

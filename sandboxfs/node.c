@@ -13,9 +13,9 @@ static struct {
 	pthread_mutex_t lock;
 	struct node list, done; /* heads of rings */
 	uint64_t next_id;
-} all = { .lock = PTHREAD_MUTEX_INITIALIZER,
-	.list = { .next = &all.list, .prev = &all.list },
-	.done = { .next = &all.done, .prev = &all.done } };
+} all = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	.list = {.next = &all.list, .prev = &all.list},
+	.done = {.next = &all.done, .prev = &all.done}};
 
 static void unlink_node(struct node *n)
 {

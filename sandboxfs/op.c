@@ -26,11 +26,11 @@ enum { LOOK_AGAIN_MS = 100 };
 struct op_table {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	struct op *first;	   /* all ops in progress */
+	struct op *first; /* all ops in progress */
 	uint64_t next_number;
 	uint64_t active;
 	unsigned interrupted; /* ops with that flag */
-	bool fresh;			  /* an interrupt came that was not looked at yet */
+	bool fresh;           /* an interrupt came that was not looked at yet */
 	bool stop;
 	bool closing; /* the mount has ended: new ops are born cancelled */
 	pthread_t thread;
@@ -71,7 +71,7 @@ static uint64_t status_mask(const char *status, const char *name)
 /* Does a signal wait for this thread that means: give up? A caller that is gone has given up. */
 static bool caller_gives_up(pid_t tid)
 {
-	static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGKILL, SIGALRM };
+	static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGKILL, SIGALRM};
 	char path[64], text[4096];
 	uint64_t pending, wanted = 0;
 	size_t n;
@@ -146,7 +146,7 @@ static void *interrupt_thread(void *arg)
 		}
 		if (!t->fresh) {
 			int64_t at = call_now_ms() + LOOK_AGAIN_MS;
-			struct timespec ts = { at / 1000, at % 1000 * 1000000 };
+			struct timespec ts = {at / 1000, at % 1000 * 1000000};
 			pthread_cond_timedwait(&t->wake, &t->lock, &ts);
 		}
 		t->fresh = false;

@@ -17,10 +17,12 @@
 
 struct op;
 
-enum { OP_REPLIED = 1 << 30 }; /* what a handler returns when the answer is given or owed by another */
+enum {
+	OP_REPLIED = 1 << 30
+}; /* what a handler returns when the answer is given or owed by another */
 
 struct call *op_call(struct op *op); /* borrowed: cancel token and fault of this request */
-pid_t op_pid(struct op *op);		 /* thread id of the caller; 0 if it is in another pid namespace */
+pid_t op_pid(struct op *op); /* thread id of the caller; 0 if it is in another pid namespace */
 uid_t op_uid(struct op *op);
 
 void op_reply_err(struct op *op, int err); /* err: 0 or a negative errno */
@@ -39,7 +41,8 @@ bool op_unpark(struct op *op);
 
 /* poll(2): the kernel's handle, to be notified once. */
 struct op_poll;
-void op_poll_notify(struct op_poll *p); /* tells the kernel to ask again; may be called from any thread, holding locks of the caller's room */
+void op_poll_notify(struct op_poll *
+		p); /* tells the kernel to ask again; may be called from any thread, holding locks of the caller's room */
 void op_poll_free(struct op_poll *p);
 
 #endif

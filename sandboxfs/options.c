@@ -24,37 +24,37 @@ static const struct option_row {
 	const char *help;
 } rows[] = {
 #define AT(field) offsetof(struct options, field)
-	{ "sandbox", O_STRING, AT(sandbox), NULL, NULL, "NAME: mount this sandbox alone" },
-	{ "subdir", O_STRING, AT(subdir), NULL, NULL,
-		"workspace: with sandbox=, mount its workspace alone (its control tree is at .ctl)" },
-	{ "timeout", O_MS, AT(timeout_ms), "60s", NULL, "how long a server may be silent" },
-	{ "drain", O_MS, AT(drain_ms), "30s", NULL, "how long SIGTERM waits for unsent writes" },
-	{ "output-max", O_SIZE, AT(output_max), "256M", NULL, "output kept of each run and process" },
-	{ "symlinks", O_CHOICE, AT(symlinks), "rewrite", "rewrite|verbatim",
-		"rewrite: links out of the tree read as paths into root/; verbatim: the stored text" },
-	{ "idmap", O_CHOICE, AT(idmap), "user", "user|none", "user: all belongs to you; none: real numbers" },
-	{ "uid", O_UID, AT(uid), NULL, NULL, "who owns what is shown (idmap=user)" },
-	{ "gid", O_GID, AT(gid), NULL, NULL, "its group" },
-	{ "umask", O_UMASK, AT(umask), NULL, NULL, "octal: bits taken from every mode shown" },
-	{ "ro", O_BOOL, AT(ro), NULL, NULL, "read only" },
-	{ "allow_other", O_BOOL, AT(allow_other), NULL, NULL, "other users may enter (never ctl/)" },
-	{ "allow_root", O_BOOL, AT(allow_root), NULL, NULL, "root may enter" },
-	{ "auto_unmount", O_BOOL, AT(auto_unmount), NULL, NULL, "unmount when the program dies" },
-	{ "list-root", O_BOOL, AT(list_root), NULL, NULL, "show root/ in listings" },
-	{ "token_file", O_STRING, AT(token_file), NULL, NULL, "file that holds the bearer token" },
-	{ "net", O_CHOICE, AT(net), "internet", "internet|lan|none", "local: what a sandbox reaches" },
-	{ "min-free", O_SIZE, AT(min_free), "256M", NULL, "local: disk space that writes leave free" },
-	{ "limits", O_LIMITS, 0, NULL, NULL,
-		"local: processes:N, memory:SIZE, tmp:SIZE, joined with +" },
-	{ "noexec", O_PASS, 0, NULL, NULL, "programs of the mount do not run here" },
-	{ "noatime", O_PASS, 0, NULL, NULL, NULL },
+	{"sandbox", O_STRING, AT(sandbox), NULL, NULL, "NAME: mount this sandbox alone"},
+	{"subdir", O_STRING, AT(subdir), NULL, NULL,
+		"workspace: with sandbox=, mount its workspace alone (its control tree is at .ctl)"},
+	{"timeout", O_MS, AT(timeout_ms), "60s", NULL, "how long a server may be silent"},
+	{"drain", O_MS, AT(drain_ms), "30s", NULL, "how long SIGTERM waits for unsent writes"},
+	{"output-max", O_SIZE, AT(output_max), "256M", NULL, "output kept of each run and process"},
+	{"symlinks", O_CHOICE, AT(symlinks), "rewrite", "rewrite|verbatim",
+		"rewrite: links out of the tree read as paths into root/; verbatim: the stored text"},
+	{"idmap", O_CHOICE, AT(idmap), "user", "user|none",
+		"user: all belongs to you; none: real numbers"},
+	{"uid", O_UID, AT(uid), NULL, NULL, "who owns what is shown (idmap=user)"},
+	{"gid", O_GID, AT(gid), NULL, NULL, "its group"},
+	{"umask", O_UMASK, AT(umask), NULL, NULL, "octal: bits taken from every mode shown"},
+	{"ro", O_BOOL, AT(ro), NULL, NULL, "read only"},
+	{"allow_other", O_BOOL, AT(allow_other), NULL, NULL, "other users may enter (never ctl/)"},
+	{"allow_root", O_BOOL, AT(allow_root), NULL, NULL, "root may enter"},
+	{"auto_unmount", O_BOOL, AT(auto_unmount), NULL, NULL, "unmount when the program dies"},
+	{"list-root", O_BOOL, AT(list_root), NULL, NULL, "show root/ in listings"},
+	{"token_file", O_STRING, AT(token_file), NULL, NULL, "file that holds the bearer token"},
+	{"net", O_CHOICE, AT(net), "internet", "internet|lan|none", "local: what a sandbox reaches"},
+	{"min-free", O_SIZE, AT(min_free), "256M", NULL, "local: disk space that writes leave free"},
+	{"limits", O_LIMITS, 0, NULL, NULL, "local: processes:N, memory:SIZE, tmp:SIZE, joined with +"},
+	{"noexec", O_PASS, 0, NULL, NULL, "programs of the mount do not run here"},
+	{"noatime", O_PASS, 0, NULL, NULL, NULL},
 #undef AT
 };
 
 /* What mount(8) and fstab add, and means nothing here. */
-static const char *const ignored[] = { "rw", "dev", "nodev", "suid", "nosuid", "exec", "async", "sync",
-	"atime", "relatime", "auto", "noauto", "user", "users", "nouser", "owner", "group", "nofail",
-	"_netdev", "defaults", "default_permissions", NULL };
+static const char *const ignored[] = {"rw", "dev", "nodev", "suid", "nosuid", "exec", "async",
+	"sync", "atime", "relatime", "auto", "noauto", "user", "users", "nouser", "owner", "group",
+	"nofail", "_netdev", "defaults", "default_permissions", NULL};
 
 static int fail(const char *fmt, const char *a, const char *b)
 {
@@ -104,8 +104,8 @@ static int parse_limits(struct options *o, const char *value)
 			return -EINVAL;
 		*v++ = 0;
 		to = strcmp(w, "processes") == 0 ? &o->limit_processes
-			: strcmp(w, "memory") == 0	 ? &o->limit_memory
-			: strcmp(w, "tmp") == 0		 ? &o->limit_tmp
+			 : strcmp(w, "memory") == 0  ? &o->limit_memory
+			 : strcmp(w, "tmp") == 0     ? &o->limit_tmp
 										 : NULL;
 		if (!to || parse_size(v, to) < 0)
 			return -EINVAL;
@@ -215,7 +215,8 @@ static int one_option(struct options *o, char *word)
 		if (!plain && (!value || !*value))
 			return fail("-o %s= needs a value%s; see sandboxfs --help", word, "");
 		if (set_value(o, r, value ? value : "") < 0)
-			return fail("-o %s=%s is not a value for it; see sandboxfs --help", word, value ? value : "");
+			return fail(
+				"-o %s=%s is not a value for it; see sandboxfs --help", word, value ? value : "");
 		return 0;
 	}
 	return fail("-o %s is not an option%s; see sandboxfs --help", word, "");
@@ -287,14 +288,15 @@ static int check(struct options *o)
 	if (o->allow_other && o->allow_root)
 		return fail("-o allow_other and -o allow_root exclude each other%s%s", "", "");
 	if (strncmp(o->server, "http://", 7) == 0 && strchr(o->server, '@'))
-		return fail("%s: credentials do not belong into an address%s; use -o token_file=", "SERVER", "");
+		return fail(
+			"%s: credentials do not belong into an address%s; use -o token_file=", "SERVER", "");
 	return 0;
 }
 
 /* A relative DIR or socket path is meant from here, and the program leaves for /. */
 static int absolute_server(struct options *o)
 {
-	static const char *const kinds[] = { "local:", "unix:" };
+	static const char *const kinds[] = {"local:", "unix:"};
 
 	for (size_t i = 0; i < 2; i++) {
 		size_t n = strlen(kinds[i]);

@@ -14,11 +14,11 @@ enum symlink_mode { SYMLINKS_REWRITE, SYMLINKS_VERBATIM };
 enum net_mode { NET_INTERNET, NET_LAN, NET_NONE };
 
 struct options {
-	char *server;	  /* as given; "local:" by default */
+	char *server;     /* as given; "local:" by default */
 	char *mountpoint; /* absolute */
 	bool foreground, debug, ro, allow_other, allow_root, auto_unmount, list_root;
-	int64_t timeout_ms; /* timeout=, 60 s */
-	int64_t drain_ms;	/* drain=, 30 s */
+	int64_t timeout_ms;  /* timeout=, 60 s */
+	int64_t drain_ms;    /* drain=, 30 s */
 	uint64_t output_max; /* output-max=, 256 MiB */
 	bool has_umask;
 	mode_t umask;
@@ -31,11 +31,11 @@ struct options {
 	char *token_file;
 	/* local: */
 	enum net_mode net;
-	uint64_t min_free;		 /* min-free=, bytes */
+	uint64_t min_free;        /* min-free=, bytes */
 	uint64_t limit_processes; /* limits=processes:N,memory:SIZE,tmp:SIZE; 0: default */
 	uint64_t limit_memory;
 	uint64_t limit_tmp;
-	char *pass;				  /* options for the kernel, as they are */
+	char *pass; /* options for the kernel, as they are */
 	/* of the command line */
 	char *given_mountpoint;
 	bool unmount, kill, help, version;

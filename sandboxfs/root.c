@@ -34,7 +34,7 @@ struct top {
 	struct server *server;
 	pthread_mutex_t lock;
 	struct known *known; /* under lock */
-	struct node *ctl;	 /* likewise */
+	struct node *ctl;    /* likewise */
 	struct timespec made;
 };
 
@@ -85,7 +85,8 @@ static int place_getattr(
 	(void)file;
 	if (sandbox_gone(p->sandbox))
 		return -ESTALE;
-	directory_attr(sandbox_options(p->sandbox), hash_of(sandbox_name(p->sandbox), 0), 0755, &p->made, st);
+	directory_attr(
+		sandbox_options(p->sandbox), hash_of(sandbox_name(p->sandbox), 0), 0755, &p->made, st);
 	*timeout = 1;
 	return 0;
 }
@@ -100,8 +101,8 @@ static int place_child(struct place *p, const char *name, struct node **out)
 		return -ENOENT;
 	AUTO_UNLOCK(&p->lock);
 	slot = strcmp(name, "workspace") == 0 ? &p->workspace
-		: strcmp(name, "root") == 0		  ? &p->system
-		: strcmp(name, "ctl") == 0		  ? &p->ctl
+		   : strcmp(name, "root") == 0    ? &p->system
+		   : strcmp(name, "ctl") == 0     ? &p->ctl
 										  : NULL;
 	if (!slot)
 		return -ENOENT;
@@ -135,8 +136,7 @@ static int entry_of_child(
 	return err;
 }
 
-static int place_lookup(
-	struct node *dir, struct op *op, const char *name, struct node_entry *out)
+static int place_lookup(struct node *dir, struct op *op, const char *name, struct node_entry *out)
 {
 	struct place *p = (struct place *)dir;
 	struct node *child;
@@ -148,15 +148,15 @@ static int place_lookup(
 static int place_readdir(
 	struct node *n, struct op *op, void *file, off_t off, struct node_filler *f)
 {
-	static const char *const names[] = { ".", "..", "workspace", "ctl", "root" };
+	static const char *const names[] = {".", "..", "workspace", "ctl", "root"};
 	struct place *p = (struct place *)n;
 	size_t count = sandbox_options(p->sandbox)->list_root ? 5 : 4;
 
 	(void)op;
 	(void)file;
 	for (size_t i = (size_t)off; i < count; i++) {
-		struct stat st = { .st_mode = S_IFDIR,
-			.st_ino = hash_of(sandbox_name(p->sandbox), i < 2 ? 0 : (uint64_t)names[i][0]) };
+		struct stat st = {.st_mode = S_IFDIR,
+			.st_ino = hash_of(sandbox_name(p->sandbox), i < 2 ? 0 : (uint64_t)names[i][0])};
 		if (!node_filler_add(f, names[i], &st, NULL, (off_t)i + 1))
 			break;
 	}
@@ -228,8 +228,7 @@ static void top_destroy(struct node *n)
 	free(t);
 }
 
-static int top_getattr(
-	struct node *n, struct op *op, void *file, struct stat *st, double *timeout)
+static int top_getattr(struct node *n, struct op *op, void *file, struct stat *st, double *timeout)
 {
 	struct top *t = (struct top *)n;
 
@@ -407,15 +406,17 @@ static int top_opendir(struct node *n, struct op *op, struct node_open *o)
 
 static int top_readdir(struct node *n, struct op *op, void *file, off_t off, struct node_filler *f)
 {
-	static const char *const first[] = { ".", "..", "ctl" };
+	static const char *const first[] = {".", "..", "ctl"};
 	struct listing *l = file;
 
 	(void)n;
 	(void)op;
 	for (size_t i = (size_t)off; i < l->count + 3; i++) {
 		const char *name = i < 3 ? first[i] : l->names[i - 3];
-		struct stat st = { .st_mode = S_IFDIR,
-			.st_ino = i < 2 ? INO_ROOT : i == 2 ? INO_CTL : hash_of(name, 0) };
+		struct stat st = {.st_mode = S_IFDIR,
+			.st_ino = i < 2    ? INO_ROOT
+					  : i == 2 ? INO_CTL
+							   : hash_of(name, 0)};
 		if (!node_filler_add(f, name, &st, NULL, (off_t)i + 1))
 			break;
 	}

@@ -20,8 +20,8 @@ enum { FRESH_MS = 10000, RETRY_FIRST_MS = 20, RETRY_MAX_MS = 1000, PING_TIMEOUT_
 
 const char *sandbox_state_word(enum sandbox_state s)
 {
-	static const char *const words[] = { "unknown", "starting", "running", "unreachable",
-		"replaced", "in-use" };
+	static const char *const words[] = {
+		"unknown", "starting", "running", "unreachable", "replaced", "in-use"};
 
 	return words[s];
 }
@@ -133,14 +133,14 @@ static int wait_for_answer(struct sandbox *sb, struct call *c, const struct http
 {
 	struct server *s = sb->server;
 	int64_t deadline = call_now_ms() + s->options->timeout_ms, pause = RETRY_FIRST_MS;
-	struct http_request r = { .target = target,
+	struct http_request r = {.target = target,
 		.method = "GET",
 		.path = "/api/ping",
 		.timeout_ms = PING_TIMEOUT_MS,
-		.max_reply = 64 << 10 };
+		.max_reply = 64 << 10};
 
 	for (;;) {
-		struct http_reply reply = { .body = BUF_INIT };
+		struct http_reply reply = {.body = BUF_INIT};
 		int err = http_exchange(s->http, c, &r, &reply);
 
 		buf_release(&reply.body);
@@ -150,11 +150,12 @@ static int wait_for_answer(struct sandbox *sb, struct call *c, const struct http
 			return err;
 		if (!err && reply.status != 503)
 			return call_fault(c, EPROTO, NULL,
-				"%s: the server at %s answers a ping with status %d; it does not speak the container API",
+				"%s: the server at %s answers a ping with status %d; it does not speak the "
+				"container API",
 				sb->name, s->options->server, reply.status);
 		if (err == -EPROTO)
-			return call_fault(c, EPROTO, NULL, "%s: what answers at %s does not speak HTTP", sb->name,
-				s->options->server);
+			return call_fault(c, EPROTO, NULL, "%s: what answers at %s does not speak HTTP",
+				sb->name, s->options->server);
 		if (!s->driver->many && err == -EHOSTUNREACH)
 			return call_fault(c, EHOSTUNREACH, NULL,
 				"%s: no server takes connections at %s; start it, or check the address", sb->name,
@@ -190,16 +191,16 @@ static int note_target(struct sandbox *sb, const struct http_target *t)
 	box->next = sb->targets;
 	sb->targets = box;
 	return box->target.base && !box->target.unix_path == !t->unix_path &&
-			!box->target.token == !t->token
-		? 0
-		: -ENOMEM;
+				   !box->target.token == !t->token
+			   ? 0
+			   : -ENOMEM;
 }
 
 /* Does the work of starting; sb->starting is ours. */
 static int do_start(struct sandbox *sb, struct call *c)
 {
 	struct server *s = sb->server;
-	struct driver_instance fresh = { .data = NULL };
+	struct driver_instance fresh = {.data = NULL};
 	bool stop_old;
 	int err;
 
@@ -238,8 +239,9 @@ int sandbox_start(struct sandbox *sb, struct call *c)
 	while (!sb->gone && !sb->closed && sb->starting && !err) {
 		err = waitq_wait(&sb->changed, &sb->lock, c, deadline);
 		if (err == -ETIMEDOUT)
-			call_fault(c, ETIMEDOUT, NULL, "%s: still starting after %lld s; -o timeout= waits longer",
-				sb->name, (long long)sb->server->options->timeout_ms / 1000);
+			call_fault(c, ETIMEDOUT, NULL,
+				"%s: still starting after %lld s; -o timeout= waits longer", sb->name,
+				(long long)sb->server->options->timeout_ms / 1000);
 	}
 	if (!err && (sb->gone || sb->closed))
 		err = call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name);
@@ -325,8 +327,8 @@ static int fault_unreachable(struct sandbox *sb, struct call *c)
 }
 
 /* May this request be sent now? 0 with the server it goes to. */
-static int may_send(
-	struct sandbox *sb, struct call *c, unsigned long *generation, const struct http_target **target)
+static int may_send(struct sandbox *sb, struct call *c, unsigned long *generation,
+	const struct http_target **target)
 {
 	int err = sandbox_start(sb, c);
 
@@ -364,7 +366,8 @@ static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, 
 			return err;
 		if (may_be_done && !safe && generation != first)
 			return call_fault(c, EIO, NULL,
-				"%s: its server ended during this request; whether it was done is not known", sb->name);
+				"%s: its server ended during this request; whether it was done is not known",
+				sb->name);
 		first = generation;
 		err = http_exchange(s->http, c, r, reply);
 		if (!err) {
@@ -376,7 +379,8 @@ static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, 
 		if (err == -ESTALE)
 			return call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name);
 		if (err == -EPROTO)
-			return call_fault(c, EPROTO, NULL, "%s: its server answers with what is not HTTP", sb->name);
+			return call_fault(
+				c, EPROTO, NULL, "%s: its server answers with what is not HTTP", sb->name);
 		if (err == -ETIMEDOUT) {
 			if (note_silence(sb, began, "no answer within timeout="))
 				http_abort(s->http, r->target, -ETIMEDOUT);
@@ -388,7 +392,8 @@ static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, 
 			may_be_done = true;
 		if (may_be_done && !safe && !numbered)
 			return call_fault(c, EIO, NULL,
-				"%s: the link broke during this request; whether it was done is not known", sb->name);
+				"%s: the link broke during this request; whether it was done is not known",
+				sb->name);
 		if (call_now_ms() - began > s->options->timeout_ms ||
 			(!s->driver->many && err == -EHOSTUNREACH && same_server(sb, generation))) {
 			note_silence(sb, began, "no connection to its server");
@@ -404,13 +409,13 @@ static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, 
 int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
 	struct buf *reply)
 {
-	struct http_request r = { .method = "POST",
+	struct http_request r = {.method = "POST",
 		.path = "/api/sandboxfs/batch",
 		.type = "application/octet-stream",
 		.body = body,
 		.size = size,
-		.max_reply = 20 << 20 };
-	struct http_reply got = { .body = BUF_INIT };
+		.max_reply = 20 << 20};
+	struct http_reply got = {.body = BUF_INIT};
 	int err = exchange(sb, c, &r, !mutates, true, &got);
 
 	if (!err && got.status == 200) {
@@ -430,9 +435,8 @@ int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const ch
 	const char *type, const void *body, size_t size, struct buf *reply)
 {
 	struct http_request r = {
-		.method = method, .path = path, .type = type, .body = body, .size = size
-	};
-	struct http_reply got = { .body = BUF_INIT };
+		.method = method, .path = path, .type = type, .body = body, .size = size};
+	struct http_reply got = {.body = BUF_INIT};
 	int err = exchange(sb, c, &r, strcmp(method, "GET") == 0, false, &got);
 
 	if (!err && got.status == 200 && reply) {
@@ -456,19 +460,20 @@ int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const ch
 
 	if (body && !text)
 		return -ENOMEM;
-	err = sandbox_raw(sb, c, method, path, text ? "application/json" : NULL, text,
-		text ? strlen(text) : 0, &got);
+	err = sandbox_raw(
+		sb, c, method, path, text ? "application/json" : NULL, text, text ? strlen(text) : 0, &got);
 	if (err || !reply)
 		return err;
 	t = json_tokener_new_ex(32);
 	if (!t)
 		return -ENOMEM;
-	o = got.size <= INT32_MAX ? json_tokener_parse_ex(t, got.data ? got.data : "", (int)got.size) : NULL;
+	o = got.size <= INT32_MAX ? json_tokener_parse_ex(t, got.data ? got.data : "", (int)got.size)
+							  : NULL;
 	json_tokener_free(t);
 	if (!o || !json_object_is_type(o, json_type_object)) {
 		json_object_put(o);
-		return call_fault(
-			c, EPROTO, "INVALID_JSON_RESPONSE", "%s: its server's answer is not a JSON object", sb->name);
+		return call_fault(c, EPROTO, "INVALID_JSON_RESPONSE",
+			"%s: its server's answer is not a JSON object", sb->name);
 	}
 	*reply = o;
 	return 0;
@@ -481,24 +486,22 @@ int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const
 	const struct http_target *target = NULL;
 	unsigned long generation;
 	int err = may_send(sb, c, &generation, &target);
-	struct http_request r = { .target = target,
+	struct http_request r = {.target = target,
 		.method = method,
 		.path = path,
 		.type = type,
 		.body = body,
 		.size = size,
-		.timeout_ms = -1 };
+		.timeout_ms = -1};
 
 	return err ? err : http_stream_open(sb->server->http, &r, ev, arg, out);
 }
 
 void sandbox_probe(struct sandbox *sb, struct call *c)
 {
-	struct http_request r = { .method = "GET",
-		.path = "/api/ping",
-		.timeout_ms = PING_TIMEOUT_MS,
-		.max_reply = 64 << 10 };
-	struct http_reply reply = { .body = BUF_INIT };
+	struct http_request r = {
+		.method = "GET", .path = "/api/ping", .timeout_ms = PING_TIMEOUT_MS, .max_reply = 64 << 10};
+	struct http_reply reply = {.body = BUF_INIT};
 	bool due;
 
 	pthread_mutex_lock(&sb->lock);

@@ -80,14 +80,14 @@ const struct http_target *sandbox_target(struct sandbox *sb);
  * with the fault filled from the error body by the table of codes. Waits for sandbox_ready first.
  */
 int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const char *path,
-				struct json_object *body, struct json_object **reply);
+	struct json_object *body, struct json_object **reply);
 /* The same with raw bodies, for the routes of our own. type as in http_request. Status other than 200 is mapped as above. */
 int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const char *path,
-				const char *type, const void *body, size_t size, struct buf *reply);
+	const char *type, const void *body, size_t size, struct buf *reply);
 /* Opens a stream on it (http.h); waits for sandbox_ready, not for the head. */
 int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const char *path,
-				   const char *type, const void *body, size_t size,
-				   const struct http_stream_events *ev, void *arg, struct http_stream **out);
+	const char *type, const void *body, size_t size, const struct http_stream_events *ev, void *arg,
+	struct http_stream **out);
 
 /* Everything written under workspace/ before now is in the sandbox when it returns 0; else the errno of the file that could not be sent, with a fault. */
 int sandbox_barrier(struct sandbox *sb, struct call *c);
@@ -102,10 +102,10 @@ void sandbox_last_fault(struct sandbox *sb, struct fault *copy);
 struct sandbox_status {
 	enum sandbox_state state;
 	char id[64];
-	char boot[40];			/* hex; empty: unknown */
-	struct timespec since;	/* of the state */
-	char network[128];		/* a word and, after ": ", why */
-	char detail[256];		/* a sentence on the state, e.g. pid and path of who uses it; may be empty */
+	char boot[40];         /* hex; empty: unknown */
+	struct timespec since; /* of the state */
+	char network[128];     /* a word and, after ": ", why */
+	char detail[256]; /* a sentence on the state, e.g. pid and path of who uses it; may be empty */
 };
 void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out);
 /* True if the server at the other end is known to be another than when boot was noted (hex from sandbox_get_status). */
@@ -114,7 +114,8 @@ bool sandbox_replaced_since(struct sandbox *sb, const char *boot);
 /* Bytes not yet in the sandbox, as sync lines (control-tree.md); flush and retry push them. */
 void sandbox_describe_sync(struct sandbox *sb, struct buf *out);
 int sandbox_retry(struct sandbox *sb, struct call *c, const char *path); /* NULL: all */
-int sandbox_discard(struct sandbox *sb, struct call *c, const char *path); /* NULL: all; path below workspace/ */
+int sandbox_discard(
+	struct sandbox *sb, struct call *c, const char *path); /* NULL: all; path below workspace/ */
 void sandbox_drop_caches(struct sandbox *sb);
 
 /* --- for the file tree, which is above this room --- */
@@ -134,10 +135,10 @@ void *sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, voi
 void *sandbox_files(struct sandbox *sb);
 /* One batch of the file protocol. mutates: it may be repeated only at the same server (-EIO if that is gone and it may have been done). */
 int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
-				  struct buf *reply);
+	struct buf *reply);
 /* What a reply of the file protocol says of its server. */
-void sandbox_note_boot(struct sandbox *sb, const uint8_t boot[16], uint64_t workspace_ino,
-					   uint64_t avail);
+void sandbox_note_boot(
+	struct sandbox *sb, const uint8_t boot[16], uint64_t workspace_ino, uint64_t avail);
 /* Bytes still free in workspace/ as last heard; UINT64_MAX: not known. */
 uint64_t sandbox_avail(struct sandbox *sb);
 /* It was destroyed: nothing of it is to be reached any more. */
@@ -149,6 +150,6 @@ bool sandbox_gone(struct sandbox *sb);
  * (before its server is stopped). NULL: out of memory.
  */
 void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct sandbox *sb),
-					 void (*release)(void *data));
+	void (*release)(void *data));
 
 #endif

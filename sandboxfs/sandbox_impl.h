@@ -33,12 +33,12 @@ struct sandbox {
 	enum sandbox_state state;
 	char detail[256];
 	struct timespec since;
-	bool started;			 /* instance is valid */
-	bool starting;			 /* somebody starts it: wait in changed */
-	struct call *starter;	 /* that one's call; NULL: nobody */
-	bool gone;				 /* destroyed */
-	bool closed;			 /* the mount ends: it is not started again */
-	bool died;				 /* the instance ended by itself; stop is due */
+	bool started;             /* instance is valid */
+	bool starting;            /* somebody starts it: wait in changed */
+	struct call *starter;     /* that one's call; NULL: nobody */
+	bool gone;                /* destroyed */
+	bool closed;              /* the mount ends: it is not started again */
+	bool died;                /* the instance ended by itself; stop is due */
 	unsigned long generation; /* of instances */
 	struct driver_instance instance;
 	struct target_box *targets; /* where its servers listened, the newest first */
@@ -62,9 +62,10 @@ struct server {
 	struct front *front;
 
 	pthread_mutex_t lock;
-	pthread_cond_t changed;	   /* a background start ended, or stop */
+	pthread_cond_t changed;    /* a background start ended, or stop */
 	struct sandbox *sandboxes; /* one reference each */
-	struct sandbox *destroyed; /* likewise: nodes of the kernel may still point to what is attached to them */
+	struct sandbox
+		*destroyed; /* likewise: nodes of the kernel may still point to what is attached to them */
 	struct fault fault;
 	unsigned background; /* threads that start sandboxes */
 	bool stop;
@@ -82,6 +83,7 @@ void sandbox_release_attachments(struct sandbox *sb);
 int sandbox_start(struct sandbox *sb, struct call *c);
 /* Looks whether an unreachable one answers again. */
 void sandbox_probe(struct sandbox *sb, struct call *c);
-void sandbox_set_state(struct sandbox *sb, enum sandbox_state state, const char *detail); /* lock held */
+void sandbox_set_state(
+	struct sandbox *sb, enum sandbox_state state, const char *detail); /* lock held */
 
 #endif

@@ -46,18 +46,18 @@ static int check_name(struct server *s, struct call *c, const char *name)
 	int bad;
 
 	if (name[0] == '.')
-		return call_fault(c, EPERM, NULL,
-			"%s: names of sandboxes do not begin with a dot; choose another", name);
+		return call_fault(
+			c, EPERM, NULL, "%s: names of sandboxes do not begin with a dot; choose another", name);
 	if (!s->driver->many)
-		return call_fault(c, EPERM, NULL,
-			"%s: this server is one sandbox; it makes and removes none", name);
+		return call_fault(
+			c, EPERM, NULL, "%s: this server is one sandbox; it makes and removes none", name);
 	if (regcomp(&re, s->driver->id_names, REG_EXTENDED | REG_NOSUB) != 0)
 		return -ENOMEM;
 	bad = regexec(&re, name, 0, NULL, 0);
 	regfree(&re);
 	if (bad)
-		return call_fault(c, EINVAL, NULL,
-			"%s: names of sandboxes here are %s; choose such a one", name, s->driver->id_names);
+		return call_fault(c, EINVAL, NULL, "%s: names of sandboxes here are %s; choose such a one",
+			name, s->driver->id_names);
 	return 0;
 }
 
@@ -111,8 +111,8 @@ struct sandbox *server_find(struct server *s, const char *name)
 		sandbox_get(sb);
 	pthread_mutex_unlock(&s->lock);
 	/* Another mount may have made it since: the driver knows without asking anybody. */
-	if (!sb && s->driver->probe && name[0] != '.' &&
-		s->driver->probe(s->driver_state, name) == 0 && adopt(s, name, &sb) != 0)
+	if (!sb && s->driver->probe && name[0] != '.' && s->driver->probe(s->driver_state, name) == 0 &&
+		adopt(s, name, &sb) != 0)
 		sb = NULL;
 	return sb;
 }
@@ -132,7 +132,8 @@ void server_each(struct server *s, bool (*cb)(struct sandbox *sb, void *arg), vo
 	bool more = true;
 
 	if (s->driver->list)
-		(void)s->driver->list(s->driver_state, adopt_listed, s); /* what is known already is still listed */
+		(void)s->driver->list(
+			s->driver_state, adopt_listed, s); /* what is known already is still listed */
 	pthread_mutex_lock(&s->lock);
 	sb = s->sandboxes ? sandbox_get(s->sandboxes) : NULL;
 	pthread_mutex_unlock(&s->lock);
@@ -279,7 +280,8 @@ static int check_sent(struct sandbox *sb, struct call *c)
 	sandbox_describe_sync(sb, &left);
 	if (left.size && strncmp(left.data, "conflict", 8) != 0)
 		return call_fault(c, EBUSY, NULL,
-			"%s: not all that was written is in the sandbox (see ctl/sync); destroy force does it anyway",
+			"%s: not all that was written is in the sandbox (see ctl/sync); destroy force does it "
+			"anyway",
 			sb->name);
 	return 0;
 }
@@ -293,7 +295,8 @@ int server_destroy(struct server *s, struct call *c, const char *name, bool forc
 	if (!sb)
 		return -ENOENT;
 	if (!s->driver->many)
-		err = call_fault(c, EPERM, NULL, "%s: this server is one sandbox; it cannot be destroyed here", name);
+		err = call_fault(
+			c, EPERM, NULL, "%s: this server is one sandbox; it cannot be destroyed here", name);
 	if (!err && !sandbox_target(sb) && s->driver->in_use &&
 		s->driver->in_use(s->driver_state, name, user, sizeof user) == 1)
 		err = call_fault(c, EBUSY, NULL, "%s: in use by %s", name, user);
@@ -383,8 +386,9 @@ static int check_single(struct server *s, struct call *c)
 	int err;
 
 	if (!sb)
-		return call_fault(c, ENOENT, NULL, "%s: there is no sandbox %s; this server has only `default`",
-			s->options->server, s->options->sandbox);
+		return call_fault(c, ENOENT, NULL,
+			"%s: there is no sandbox %s; this server has only `default`", s->options->server,
+			s->options->sandbox);
 	err = sandbox_ready(sb, c);
 	sandbox_put(sb);
 	return err;
@@ -507,16 +511,17 @@ void server_last_fault(struct server *s, struct fault *copy)
 
 void server_describe(struct server *s, struct buf *out)
 {
-	static const char *const can[] = { "files", "exec", "processes", "ports" };
-	static const char *const cannot[] = { "sessions", "code", "env", "mounts", "ws", "pty", "events",
-		"git", "workspace.tar", "backups" };
+	static const char *const can[] = {"files", "exec", "processes", "ports"};
+	static const char *const cannot[] = {"sessions", "code", "env", "mounts", "ws", "pty", "events",
+		"git", "workspace.tar", "backups"};
 
 	buf_printf(out, "url %s\nkind %s\nversion %s\nid-names %s\n", s->options->server,
 		s->driver->kind, SANDBOXFS_VERSION, s->driver->id_names);
 	for (size_t i = 0; i < sizeof can / sizeof can[0]; i++)
 		buf_printf(out, "can %s\n", can[i]);
-	buf_printf(out, s->driver->many ? "can create\n"
-									: "cannot create this server is one sandbox; mount local: for many\n");
+	buf_printf(out, s->driver->many
+						? "can create\n"
+						: "cannot create this server is one sandbox; mount local: for many\n");
 	for (size_t i = 0; i < sizeof cannot / sizeof cannot[0]; i++)
 		buf_printf(out, "cannot %s this version of sandboxfs does not have it yet\n", cannot[i]);
 }

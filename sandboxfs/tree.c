@@ -11,7 +11,7 @@
 
 enum { FIRST_BUCKETS = 256, CLOSE_BATCH = 512 };
 
-static const char *const root_paths[] = { "/workspace", "/" };
+static const char *const root_paths[] = {"/workspace", "/"};
 
 /* --- hashes --- */
 
@@ -236,8 +236,8 @@ static void free_dentry(struct dentry *d)
 }
 
 /* Lock held: parent/name is node from now on. *old: what it was before, to be freed. */
-static int set_dentry(struct tree *t, struct wnode *parent, const char *name, struct wnode *node,
-	struct dentry **old)
+static int set_dentry(
+	struct tree *t, struct wnode *parent, const char *name, struct wnode *node, struct dentry **old)
 {
 	struct dentry *d = *find_dentry(t, parent, name);
 
@@ -315,7 +315,7 @@ void tree_move_name(struct wnode *parent, const char *name, struct wnode *newpar
 	const char *newname, bool exchange)
 {
 	struct tree *t = parent->tree;
-	struct dentry *from, *to, *gone[4] = { NULL };
+	struct dentry *from, *to, *gone[4] = {NULL};
 	struct wnode *moved = NULL, *other = NULL;
 
 	pthread_mutex_lock(&t->lock);
@@ -481,7 +481,7 @@ static bool same_inode(const struct wnode *n, const struct fileop_attr *a)
 	bool both = n->btime.tv_sec && a->btime.tv_sec;
 
 	return n->dev == a->dev && n->ino == a->ino && n->type == (a->mode & S_IFMT) &&
-		(!both || (n->btime.tv_sec == a->btime.tv_sec && n->btime.tv_nsec == a->btime.tv_nsec));
+		   (!both || (n->btime.tv_sec == a->btime.tv_sec && n->btime.tv_nsec == a->btime.tv_nsec));
 }
 
 /* Names that would leave their directory, and types a file system does not have, come from no honest server. */
@@ -504,8 +504,8 @@ static bool acceptable(const char *name, const struct fileop_attr *a)
 	}
 }
 
-int tree_intern(struct wnode *parent, const char *name, const struct fileop_attr *a,
-	struct wnode **out)
+int tree_intern(
+	struct wnode *parent, const char *name, const struct fileop_attr *a, struct wnode **out)
 {
 	struct tree *t = parent->tree;
 	struct dentry *old = NULL;
@@ -513,8 +513,8 @@ int tree_intern(struct wnode *parent, const char *name, const struct fileop_attr
 	int err;
 
 	if (!acceptable(name, a)) {
-		log_error("%s: its server sent a name or an attribute that cannot be",
-			sandbox_name(t->sandbox));
+		log_error(
+			"%s: its server sent a name or an attribute that cannot be", sandbox_name(t->sandbox));
 		return -EIO;
 	}
 	fresh = wnode_new(t);

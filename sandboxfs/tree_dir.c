@@ -40,7 +40,7 @@ static void clear(struct wdir *d)
 
 static int add_entry(struct wdir *d, struct reader *r)
 {
-	struct dir_entry e = { .name = reader_str(r) };
+	struct dir_entry e = {.name = reader_str(r)};
 	int err = fileop_get_attr(r, &e.attr);
 
 	e.link = reader_str(r);
@@ -203,7 +203,7 @@ static int entry_node(struct wnode *dir, const struct dir_entry *d, enum tree_ro
 
 static int fill(struct wdir *d, struct wnode *n, off_t off, struct node_filler *f)
 {
-	static const char *const dots[] = { ".", ".." };
+	static const char *const dots[] = {".", ".."};
 	bool system = n->root_path && !n->root_path[1];
 	AUTO_BUF path = BUF_INIT;
 	enum tree_root root;
@@ -213,8 +213,8 @@ static int fill(struct wdir *d, struct wnode *n, off_t off, struct node_filler *
 		return err;
 	for (size_t i = (size_t)off; i < d->count + 2; i++) {
 		const struct dir_entry *de = i < 2 ? NULL : &d->entries[i - 2];
-		struct node_entry e = { .node = NULL };
-		struct stat st = { .st_mode = S_IFDIR, .st_ino = 1 };
+		struct node_entry e = {.node = NULL};
+		struct stat st = {.st_mode = S_IFDIR, .st_ino = 1};
 		/* root/workspace is a link here (tree_names.c): it is looked up by name */
 		bool plain = !de || (system && strcmp(de->name, "workspace") == 0) || !node_filler_plus(f);
 

@@ -53,7 +53,7 @@ static unsigned open_flags(int flags)
 	int mode = flags & O_ACCMODE;
 
 	return (mode != O_WRONLY ? FILEOP_O_READ : 0) | (mode != O_RDONLY ? FILEOP_O_WRITE : 0) |
-		(flags & O_APPEND ? FILEOP_O_APPEND : 0) | (flags & O_TRUNC ? FILEOP_O_TRUNC : 0);
+		   (flags & O_APPEND ? FILEOP_O_APPEND : 0) | (flags & O_TRUNC ? FILEOP_O_TRUNC : 0);
 }
 
 static void add_open(struct batch *b, uint64_t handle, const char *path, const struct wnode *expect,
@@ -94,14 +94,16 @@ static int reopen(struct wfile *f, struct call *c)
 	batch_init(&b, n->tree->client, c);
 	if (f->staged && f->pushed)
 		return call_fault(c, ESTALE, NULL,
-			"the sandbox ended while this file was being written; what had been sent of it is lost");
+			"the sandbox ended while this file was being written; what had been sent of it is "
+			"lost");
 	err = tree_path(n, 0, &path);
 	if (err)
 		return err;
 	if (f->unborn)
 		add_open(&b, handle, path.data, NULL, flags | FILEOP_O_CREATE | FILEOP_O_STAGE, 0644);
 	else
-		add_open(&b, handle, path.data, n, flags | (f->staged ? FILEOP_O_TRUNC | FILEOP_O_STAGE : 0), 0);
+		add_open(
+			&b, handle, path.data, n, flags | (f->staged ? FILEOP_O_TRUNC | FILEOP_O_STAGE : 0), 0);
 	err = batch_send(&b);
 	if (!err)
 		err = batch_next(&b, &body);
@@ -119,7 +121,7 @@ static int reopen(struct wfile *f, struct call *c)
 
 static void add_handle(struct batch *b, enum fileop_code code, unsigned opflags, uint64_t handle)
 {
-	struct fileop_target target = { .handle = handle, .path = "/" };
+	struct fileop_target target = {.handle = handle, .path = "/"};
 	struct buf *q = batch_add(b, code, opflags);
 
 	if (code == FILEOP_GETATTR)
@@ -138,8 +140,8 @@ static void add_write(struct batch *b, uint64_t handle, uint64_t off, const void
 }
 
 /* What the kernel holds of this file is still what it is: before was what it knew, all since is our own. */
-static void note_own_change(struct wnode *n, const struct fileop_attr *before, bool whole,
-	const struct fileop_attr *after)
+static void note_own_change(
+	struct wnode *n, const struct fileop_attr *before, bool whole, const struct fileop_attr *after)
 {
 	AUTO_UNLOCK(&n->lock);
 
@@ -154,7 +156,7 @@ static int send_once(struct wfile *f, struct call *c, const void *p, size_t size
 	bool commit, struct fileop_attr *a)
 {
 	struct wnode *n = f->node;
-	struct fileop_attr before = { .size = 0 };
+	struct fileop_attr before = {.size = 0};
 	AUTO_BATCH b;
 	struct reader body;
 	int err, got;
@@ -409,11 +411,11 @@ static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage,
 	struct node_open *o)
 {
 	bool ahead = wants_ahead(n, o->flags), created, staged;
-	struct fileop_target target = { .handle = f->handle, .path = "/" };
+	struct fileop_target target = {.handle = f->handle, .path = "/"};
 	AUTO_BUF path = BUF_INIT;
 	AUTO_BATCH b;
 	struct fileop_attr a;
-	struct reader body, data = { .bad = true };
+	struct reader body, data = {.bad = true};
 	int err;
 
 	batch_init(&b, n->tree->client, op_call(op));
@@ -492,7 +494,7 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 	struct reader body;
 	bool created, staged, alone;
 	unsigned flags = open_flags(o->flags) | FILEOP_O_CREATE |
-		(o->flags & O_EXCL ? FILEOP_O_EXCL : FILEOP_O_STAGE);
+					 (o->flags & O_EXCL ? FILEOP_O_EXCL : FILEOP_O_STAGE);
 	int err;
 
 	batch_init(&b, dir->tree->client, op_call(op));
@@ -545,8 +547,8 @@ static bool read_ahead(struct wnode *n, struct wfile *f, struct op *op, size_t s
 	pthread_mutex_lock(&n->lock);
 	whole = f->ahead_size < PREFETCH; /* the file ended within */
 	fits = f->ahead && f->ahead_changes == n->changes && !n->buffer_used &&
-		call_now_ms() < f->ahead_until_ms && at <= f->ahead_size &&
-		(whole || at + size <= f->ahead_size);
+		   call_now_ms() < f->ahead_until_ms && at <= f->ahead_size &&
+		   (whole || at + size <= f->ahead_size);
 	pthread_mutex_unlock(&n->lock);
 	if (!fits)
 		return false;
@@ -579,7 +581,7 @@ static int overlay(struct wnode *n, uint64_t off, size_t size, struct buf *data)
 
 static int read_once(struct wnode *n, struct wfile *f, struct op *op, size_t size, off_t off)
 {
-	struct fileop_target target = { .handle = f->handle, .path = "/" };
+	struct fileop_target target = {.handle = f->handle, .path = "/"};
 	AUTO_BATCH b;
 	struct reader body;
 	const void *p;
@@ -667,7 +669,7 @@ static bool continues(const struct wnode *n, const struct wfile *f, size_t size,
 	if (!n->buffer_used)
 		return true;
 	return n->buffer_file == f && n->buffer_used + size <= BUFFER_SIZE &&
-		((f->flags & O_APPEND) || n->buffer_off + n->buffer_used == off);
+		   ((f->flags & O_APPEND) || n->buffer_off + n->buffer_used == off);
 }
 
 static int buffer_add(struct wnode *n, struct wfile *f, const void *p, size_t size, uint64_t off)
@@ -693,8 +695,8 @@ static int buffer_add(struct wnode *n, struct wfile *f, const void *p, size_t si
 }
 
 /* busy is ours. */
-static int write_locked(struct wnode *n, struct wfile *f, struct call *c, const void *p, size_t size,
-	uint64_t off)
+static int write_locked(
+	struct wnode *n, struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off)
 {
 	struct fileop_attr a;
 	bool sent, scarce = sandbox_avail(n->sandbox) < SPACE_MARGIN;

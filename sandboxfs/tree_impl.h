@@ -21,10 +21,11 @@
 #include "waitq.h"
 
 enum {
-	CACHE_MS = 1000,			/* names and attributes are the kernel's for so long */
-	BUFFER_SIZE = 1 << 20,		/* of unsent bytes, per node */
-	PREFETCH = 128 << 10,		/* bytes that come with an open */
-	SPACE_MARGIN = 64 << 20		/* with less free space each write is sent at once, so that ENOSPC is write(2)'s */
+	CACHE_MS = 1000,       /* names and attributes are the kernel's for so long */
+	BUFFER_SIZE = 1 << 20, /* of unsent bytes, per node */
+	PREFETCH = 128 << 10,  /* bytes that come with an open */
+	SPACE_MARGIN =
+		64 << 20 /* with less free space each write is sent at once, so that ENOSPC is write(2)'s */
 };
 
 struct tree;
@@ -34,7 +35,7 @@ struct wfile;
 struct dentry {
 	struct wnode *parent; /* reference */
 	char *name;
-	struct wnode *node;	  /* owns this dentry */
+	struct wnode *node; /* owns this dentry */
 	struct dentry *hash_next;
 	struct dentry *node_next;
 };
@@ -42,8 +43,8 @@ struct dentry {
 struct wnode {
 	struct node node;
 	struct tree *tree;
-	struct sandbox *sandbox; /* reference */
-	const char *root_path;	 /* of a root: "/workspace" or "/"; else NULL */
+	struct sandbox *sandbox;   /* reference */
+	const char *root_path;     /* of a root: "/workspace" or "/"; else NULL */
 	bool is_link_to_workspace; /* root/workspace */
 	uint64_t dev, ino;
 	struct timespec btime;
@@ -52,7 +53,8 @@ struct wnode {
 	/* under tree.lock */
 	struct dentry *dentries;
 	struct wnode *hash_next;
-	struct wnode *granted_prev, *granted_next; /* ring of what the kernel may hold, the latest last */
+	struct wnode *granted_prev,
+		*granted_next; /* ring of what the kernel may hold, the latest last */
 	int64_t granted_until_ms;
 	struct wnode *dirty_prev, *dirty_next; /* ring of nodes with unsent bytes or a stage */
 	bool in_dirty;
@@ -61,31 +63,31 @@ struct wnode {
 	/* under lock */
 	pthread_mutex_t lock;
 	struct waitq io_queue;
-	bool busy;				  /* somebody sends for this node */
-	struct wfile *files;	  /* open ones */
-	unsigned mappable;		  /* of these open for reading and writing: they may be mapped */
-	unsigned long changes;	  /* writes, truncations: what was read before is old */
-	struct fileop_attr attr;  /* last heard */
+	bool busy;               /* somebody sends for this node */
+	struct wfile *files;     /* open ones */
+	unsigned mappable;       /* of these open for reading and writing: they may be mapped */
+	unsigned long changes;   /* writes, truncations: what was read before is old */
+	struct fileop_attr attr; /* last heard */
 	bool has_attr;
-	bool data_cached;		  /* the kernel may hold pages, those of data_attr */
+	bool data_cached; /* the kernel may hold pages, those of data_attr */
 	struct fileop_attr data_attr;
 	/* the unsent bytes: one run, of one open file */
 	struct wfile *buffer_file;
 	char *buffer;
 	size_t buffer_used;
 	uint64_t buffer_off;
-	int held_err;			  /* why it could not be sent; 0: it was not tried */
+	int held_err; /* why it could not be sent; 0: it was not tried */
 };
 
 struct wfile {
 	struct wnode *node;
 	uint64_t handle;
-	int flags;		 /* open(2) */
-	bool staged;	 /* what is written is not at its name yet */
-	bool unborn;	 /* staged, and the name does not exist in the sandbox yet */
-	bool wrote;		 /* since the open: fstat must show what will stay */
-	bool pushed;	 /* bytes of the stage are in the sandbox alone: with its server they are lost */
-	bool released;	 /* closed here; lives on for its unsent bytes */
+	int flags;     /* open(2) */
+	bool staged;   /* what is written is not at its name yet */
+	bool unborn;   /* staged, and the name does not exist in the sandbox yet */
+	bool wrote;    /* since the open: fstat must show what will stay */
+	bool pushed;   /* bytes of the stage are in the sandbox alone: with its server they are lost */
+	bool released; /* closed here; lives on for its unsent bytes */
 	struct wfile *next;
 	/* bytes that came with the open */
 	char *ahead;
@@ -106,7 +108,7 @@ struct tree {
 	struct dentry **dentries;
 	size_t dentry_count, dentry_buckets;
 	struct wnode granted, dirty; /* heads of rings; only the links are used */
-	struct node *control;		 /* `.ctl` with subdir= */
+	struct node *control;        /* `.ctl` with subdir= */
 
 	/* the closer: sends CLOSE for released handles, so that close(2) does not wait for it */
 	pthread_mutex_t closer_lock;
@@ -133,12 +135,13 @@ static inline struct wnode *wnode_of(struct node *n)
  * What an answer told of parent/name: the node, with a new reference, its dentry made or
  * corrected. -EIO for a name or type that no honest server sends.
  */
-int tree_intern(struct wnode *parent, const char *name, const struct fileop_attr *a,
-				struct wnode **out);
-struct wnode *tree_find_child(struct wnode *parent, const char *name); /* known under that name: new reference or NULL */
+int tree_intern(
+	struct wnode *parent, const char *name, const struct fileop_attr *a, struct wnode **out);
+struct wnode *tree_find_child(
+	struct wnode *parent, const char *name); /* known under that name: new reference or NULL */
 void tree_forget_name(struct wnode *parent, const char *name);
 void tree_move_name(struct wnode *parent, const char *name, struct wnode *newparent,
-					const char *newname, bool exchange);
+	const char *newname, bool exchange);
 /* A path of the node in the sandbox. which: the number of the dentry to use. 0, -ESTALE if there is no such, -ENOMEM. */
 int tree_path(struct wnode *n, unsigned which, struct buf *out);
 /* The path of name in a directory. */
@@ -164,8 +167,10 @@ void tree_close_handle(struct tree *t, uint64_t handle);
 /* attr to stat, as this mount shows it. link: the text of a symlink, already rewritten; may be NULL. */
 void tree_stat(struct tree *t, const struct fileop_attr *a, const char *link, struct stat *st);
 /* The text of a link at that depth of that tree as programs here are to read it. New; NULL: no memory. */
-char *tree_show_link(struct tree *t, enum tree_root root, int depth, const char *text, const char *dir_path);
-void tree_entry(struct wnode *n, const struct fileop_attr *a, const char *link, struct node_entry *e);
+char *tree_show_link(
+	struct tree *t, enum tree_root root, int depth, const char *text, const char *dir_path);
+void tree_entry(
+	struct wnode *n, const struct fileop_attr *a, const char *link, struct node_entry *e);
 /* Runs add() into a batch with the node's target (handle, or each of its paths), until it is not stale. body reads what follows; the batch is the caller's to release. */
 struct target_job {
 	enum fileop_code code;
@@ -173,45 +178,45 @@ struct target_job {
 	void *arg;
 };
 int tree_on_target(struct wnode *n, struct call *c, const struct target_job *job, struct batch *b,
-				   struct reader *body);
+	struct reader *body);
 int tree_getattr(struct node *n, struct op *op, void *file, struct stat *st, double *timeout);
 int tree_setattr(struct node *n, struct op *op, void *file, const struct stat *st, int valid,
-				 struct stat *out, double *timeout);
+	struct stat *out, double *timeout);
 int tree_lookup(struct node *dir, struct op *op, const char *name, struct node_entry *out);
 int tree_readlink(struct node *n, struct op *op, char **text);
 int tree_mknod(struct node *dir, struct op *op, const char *name, mode_t mode, dev_t dev,
-			   struct node_entry *out);
-int tree_mkdir(struct node *dir, struct op *op, const char *name, mode_t mode,
-			   struct node_entry *out);
-int tree_symlink(struct node *dir, struct op *op, const char *name, const char *text,
-				 struct node_entry *out);
-int tree_link(struct node *n, struct op *op, struct node *dir, const char *name,
-			  struct node_entry *out);
+	struct node_entry *out);
+int tree_mkdir(
+	struct node *dir, struct op *op, const char *name, mode_t mode, struct node_entry *out);
+int tree_symlink(
+	struct node *dir, struct op *op, const char *name, const char *text, struct node_entry *out);
+int tree_link(
+	struct node *n, struct op *op, struct node *dir, const char *name, struct node_entry *out);
 int tree_unlink(struct node *dir, struct op *op, const char *name);
 int tree_rmdir(struct node *dir, struct op *op, const char *name);
 int tree_rename(struct node *dir, struct op *op, const char *name, struct node *newdir,
-				const char *newname, unsigned flags);
+	const char *newname, unsigned flags);
 int tree_statfs(struct node *n, struct op *op, struct statvfs *st);
 int tree_getxattr(struct node *n, struct op *op, const char *name, void **value, size_t *size);
-int tree_setxattr(struct node *n, struct op *op, const char *name, const void *value, size_t size,
-				  int flags);
+int tree_setxattr(
+	struct node *n, struct op *op, const char *name, const void *value, size_t size, int flags);
 int tree_listxattr(struct node *n, struct op *op, void **names, size_t *size);
 int tree_removexattr(struct node *n, struct op *op, const char *name);
 
 /* --- tree_file.c --- */
 int tree_create(struct node *dir, struct op *op, const char *name, mode_t mode,
-				struct node_entry *out, struct node_open *o);
+	struct node_entry *out, struct node_open *o);
 int tree_open(struct node *n, struct op *op, struct node_open *o);
 int tree_read(struct node *n, struct op *op, void *file, size_t size, off_t off);
-int tree_write(struct node *n, struct op *op, void *file, const void *p, size_t size, off_t off,
-			   size_t *done);
+int tree_write(
+	struct node *n, struct op *op, void *file, const void *p, size_t size, off_t off, size_t *done);
 int tree_flush(struct node *n, struct op *op, void *file);
 int tree_release(struct node *n, struct op *op, void *file);
 int tree_fsync(struct node *n, struct op *op, void *file, int datasync);
 int tree_fallocate(struct node *n, struct op *op, void *file, int mode, off_t off, off_t len);
 int tree_lseek(struct node *n, struct op *op, void *file, off_t off, int whence, off_t *out);
 int tree_copy_range(struct node *in, struct op *op, void *fin, off_t off, struct node *out,
-					void *fout, off_t outoff, size_t len, size_t *done);
+	void *fout, off_t outoff, size_t len, size_t *done);
 
 /*
  * Sends what is unsent of the node and gives staged bytes their name. 0 (*sent: was there anything; *a then is what the file now

@@ -21,7 +21,8 @@ static uint64_t shown_ino(const struct tree *t, const struct fileop_attr *a)
 	h = (h ^ a->dev) * 0x100000001b3ULL;
 	h = (h ^ a->ino) * 0x9e3779b97f4a7c15ULL;
 	h ^= h >> 29;
-	return (h & ~(1ULL << 63)) | 1ULL << 32; /* the top bit is the control tree's, small numbers the top's */
+	return (h & ~(1ULL << 63)) |
+		   1ULL << 32; /* the top bit is the control tree's, small numbers the top's */
 }
 
 void tree_stat(struct tree *t, const struct fileop_attr *a, const char *link, struct stat *st)
@@ -39,7 +40,9 @@ void tree_stat(struct tree *t, const struct fileop_attr *a, const char *link, st
 	st->st_rdev = a->rdev;
 	st->st_size = link ? (off_t)strlen(link) : (off_t)a->size;
 	st->st_blocks = (blkcnt_t)a->blocks;
-	st->st_blksize = 128 << 10; /* what a program should read at once; the disk's own block size says nothing here */
+	st->st_blksize =
+		128
+		<< 10; /* what a program should read at once; the disk's own block size says nothing here */
 	st->st_atim = a->atime;
 	st->st_mtim = a->mtime;
 	st->st_ctim = a->ctime;
@@ -133,8 +136,7 @@ char *tree_show_link(
 }
 
 /* The text of a link found as name in dir, for here; NULL and 0 for what is no link. */
-static int shown_link(
-	struct wnode *dir, const struct fileop_attr *a, const char *text, char **out)
+static int shown_link(struct wnode *dir, const struct fileop_attr *a, const char *text, char **out)
 {
 	AUTO_BUF path = BUF_INIT;
 	enum tree_root root;
@@ -152,8 +154,8 @@ static int shown_link(
 }
 
 /* Reads attr (and a link's text where the answer has one) of dir/name into an entry. */
-static int entry_from(struct wnode *dir, const char *name, struct reader *body, bool with_link,
-	struct node_entry *e)
+static int entry_from(
+	struct wnode *dir, const char *name, struct reader *body, bool with_link, struct node_entry *e)
 {
 	AUTO_FREE char *text = NULL;
 	AUTO_FREE char *link = NULL;
@@ -198,7 +200,7 @@ static bool is_stale(int err)
 int tree_on_target(struct wnode *n, struct call *c, const struct target_job *job, struct batch *b,
 	struct reader *body)
 {
-	struct fileop_target target = { .handle = tree_any_handle(n), .dev = n->dev, .ino = n->ino };
+	struct fileop_target target = {.handle = tree_any_handle(n), .dev = n->dev, .ino = n->ino};
 	int err;
 
 	for (unsigned which = 0;;) {
@@ -240,8 +242,8 @@ void tree_note_attr(struct wnode *n, const struct fileop_attr *a)
 bool tree_same_data(const struct fileop_attr *a, const struct fileop_attr *b)
 {
 	return a->size == b->size && a->mtime.tv_sec == b->mtime.tv_sec &&
-		a->mtime.tv_nsec == b->mtime.tv_nsec && a->ctime.tv_sec == b->ctime.tv_sec &&
-		a->ctime.tv_nsec == b->ctime.tv_nsec;
+		   a->mtime.tv_nsec == b->mtime.tv_nsec && a->ctime.tv_sec == b->ctime.tv_sec &&
+		   a->ctime.tv_nsec == b->ctime.tv_nsec;
 }
 
 static int link_to_workspace(const struct tree *t, char **text)
@@ -251,8 +253,7 @@ static int link_to_workspace(const struct tree *t, char **text)
 }
 
 static const struct fileop_attr workspace_link_attr = {
-	.dev = 1, .ino = 1, .mode = S_IFLNK | 0777, .nlink = 1
-};
+	.dev = 1, .ino = 1, .mode = S_IFLNK | 0777, .nlink = 1};
 
 static int stat_link_to_workspace(struct tree *t, struct stat *st, double *timeout)
 {
@@ -291,7 +292,7 @@ static void add_unsent(struct wnode *n, struct fileop_attr *a)
 
 int tree_getattr(struct node *node, struct op *op, void *file, struct stat *st, double *timeout)
 {
-	struct target_job job = { .code = FILEOP_GETATTR };
+	struct target_job job = {.code = FILEOP_GETATTR};
 	struct wnode *n = wnode_of(node);
 	AUTO_FREE char *text = NULL;
 	AUTO_FREE char *link = NULL;
@@ -307,7 +308,7 @@ int tree_getattr(struct node *node, struct op *op, void *file, struct stat *st, 
 	if (sent && !err) {
 		tree_stat(n->tree, &a, NULL, st);
 	} else {
-		AUTO_BATCH b = { .count = 0 };
+		AUTO_BATCH b = {.count = 0};
 		int held = err;
 
 		err = tree_on_target(n, op_call(op), &job, &b, &body);
@@ -338,9 +339,9 @@ int tree_getattr(struct node *node, struct op *op, void *file, struct stat *st, 
 
 int tree_readlink(struct node *node, struct op *op, char **text)
 {
-	struct target_job job = { .code = FILEOP_GETATTR };
+	struct target_job job = {.code = FILEOP_GETATTR};
 	struct wnode *n = wnode_of(node), *parent;
-	AUTO_BATCH b = { .count = 0 };
+	AUTO_BATCH b = {.count = 0};
 	AUTO_FREE char *stored = NULL;
 	struct fileop_attr a;
 	struct reader body;
@@ -377,9 +378,9 @@ static int wishes(struct tree *t, const struct stat *st, int valid, struct fileo
 	static const struct {
 		int kernel;
 		uint32_t ours;
-	} map[] = { { NODE_SET_MODE, FILEOP_SET_MODE }, { NODE_SET_SIZE, FILEOP_SET_SIZE },
-		{ NODE_SET_ATIME, FILEOP_SET_ATIME }, { NODE_SET_MTIME, FILEOP_SET_MTIME },
-		{ NODE_SET_ATIME_NOW, FILEOP_SET_ATIME_NOW }, { NODE_SET_MTIME_NOW, FILEOP_SET_MTIME_NOW } };
+	} map[] = {{NODE_SET_MODE, FILEOP_SET_MODE}, {NODE_SET_SIZE, FILEOP_SET_SIZE},
+		{NODE_SET_ATIME, FILEOP_SET_ATIME}, {NODE_SET_MTIME, FILEOP_SET_MTIME},
+		{NODE_SET_ATIME_NOW, FILEOP_SET_ATIME_NOW}, {NODE_SET_MTIME_NOW, FILEOP_SET_MTIME_NOW}};
 	const struct options *o = sandbox_options(t->sandbox);
 
 	memset(s, 0, sizeof *s);
@@ -395,7 +396,7 @@ static int wishes(struct tree *t, const struct stat *st, int valid, struct fileo
 		s->valid |= valid & NODE_SET_UID ? FILEOP_SET_UID : 0;
 		s->valid |= valid & NODE_SET_GID ? FILEOP_SET_GID : 0;
 	} else if (((valid & NODE_SET_UID) && st->st_uid != o->uid) ||
-		((valid & NODE_SET_GID) && st->st_gid != o->gid)) {
+			   ((valid & NODE_SET_GID) && st->st_gid != o->gid)) {
 		return -EPERM;
 	}
 	s->mode = st->st_mode & 07777;
@@ -411,9 +412,9 @@ int tree_setattr(struct node *node, struct op *op, void *file, const struct stat
 	struct stat *out, double *timeout)
 {
 	struct wnode *n = wnode_of(node);
-	AUTO_BATCH b = { .count = 0 };
+	AUTO_BATCH b = {.count = 0};
 	struct fileop_setattr s;
-	struct target_job job = { .code = FILEOP_SETATTR, .add = add_setattr, .arg = &s };
+	struct target_job job = {.code = FILEOP_SETATTR, .add = add_setattr, .arg = &s};
 	struct fileop_attr a;
 	struct reader body;
 	bool sent;
@@ -511,7 +512,7 @@ static bool names_control(const struct wnode *dir, const char *name)
 
 int tree_lookup(struct node *node, struct op *op, const char *name, struct node_entry *out)
 {
-	struct fileop_target target = { .handle = 0 };
+	struct fileop_target target = {.handle = 0};
 	struct wnode *dir = wnode_of(node), *known;
 	AUTO_BUF path = BUF_INIT;
 	AUTO_BATCH b;
@@ -545,8 +546,8 @@ int tree_lookup(struct node *node, struct op *op, const char *name, struct node_
 }
 
 /* Sends a batch of one call that makes dir/name, and reads the attributes it answers with. */
-static int make(struct wnode *dir, const char *name, struct batch *b, const char *link,
-	struct node_entry *out)
+static int make(
+	struct wnode *dir, const char *name, struct batch *b, const char *link, struct node_entry *out)
 {
 	struct fileop_attr a;
 	struct reader body;
@@ -602,8 +603,8 @@ int tree_mknod(struct node *node, struct op *op, const char *name, mode_t mode, 
 	return make(dir, name, &b, NULL, out);
 }
 
-int tree_mkdir(struct node *node, struct op *op, const char *name, mode_t mode,
-	struct node_entry *out)
+int tree_mkdir(
+	struct node *node, struct op *op, const char *name, mode_t mode, struct node_entry *out)
 {
 	struct wnode *dir = wnode_of(node);
 	AUTO_BUF path = BUF_INIT;
@@ -619,8 +620,8 @@ int tree_mkdir(struct node *node, struct op *op, const char *name, mode_t mode,
 	return make(dir, name, &b, NULL, out);
 }
 
-int tree_symlink(struct node *node, struct op *op, const char *name, const char *text,
-	struct node_entry *out)
+int tree_symlink(
+	struct node *node, struct op *op, const char *name, const char *text, struct node_entry *out)
 {
 	struct wnode *dir = wnode_of(node);
 	AUTO_BUF path = BUF_INIT;
@@ -636,11 +637,11 @@ int tree_symlink(struct node *node, struct op *op, const char *name, const char 
 	return make(dir, name, &b, text, out);
 }
 
-int tree_link(struct node *node, struct op *op, struct node *newdir, const char *name,
-	struct node_entry *out)
+int tree_link(
+	struct node *node, struct op *op, struct node *newdir, const char *name, struct node_entry *out)
 {
 	struct wnode *n = wnode_of(node), *dir = wnode_of(newdir);
-	struct fileop_target target = { .dev = n->dev, .ino = n->ino };
+	struct fileop_target target = {.dev = n->dev, .ino = n->ino};
 	AUTO_BUF from = BUF_INIT, to = BUF_INIT;
 	AUTO_BATCH b;
 	int err;
@@ -677,7 +678,8 @@ static int take_away(struct wnode *dir, struct op *op, const char *name, enum fi
 	err = tree_settle_children(dir, name, op_call(op));
 	known = tree_find_child(dir, name);
 	if (!err && known && code == FILEOP_RMDIR)
-		err = tree_settle_children(known, NULL, op_call(op)); /* what is unborn in it makes it not empty */
+		err = tree_settle_children(
+			known, NULL, op_call(op)); /* what is unborn in it makes it not empty */
 	if (!err)
 		err = tree_child_path(dir, name, &path);
 	if (!err) {
@@ -810,9 +812,9 @@ static int take_bytes(struct reader *body, void **out, size_t *size)
 
 int tree_getxattr(struct node *node, struct op *op, const char *name, void **value, size_t *size)
 {
-	struct xattr_args x = { .name = name };
-	struct target_job job = { .code = FILEOP_GETXATTR, .add = add_xattr, .arg = &x };
-	AUTO_BATCH b = { .count = 0 };
+	struct xattr_args x = {.name = name};
+	struct target_job job = {.code = FILEOP_GETXATTR, .add = add_xattr, .arg = &x};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
 	int err;
 
@@ -825,20 +827,20 @@ int tree_getxattr(struct node *node, struct op *op, const char *name, void **val
 
 int tree_listxattr(struct node *node, struct op *op, void **names, size_t *size)
 {
-	struct target_job job = { .code = FILEOP_LISTXATTR };
-	AUTO_BATCH b = { .count = 0 };
+	struct target_job job = {.code = FILEOP_LISTXATTR};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
 	int err = tree_on_target(wnode_of(node), op_call(op), &job, &b, &body);
 
 	return err ? err : take_bytes(&body, names, size);
 }
 
-int tree_setxattr(struct node *node, struct op *op, const char *name, const void *value,
-	size_t size, int flags)
+int tree_setxattr(
+	struct node *node, struct op *op, const char *name, const void *value, size_t size, int flags)
 {
-	struct xattr_args x = { .name = name, .value = value, .size = size, .flags = flags, .set = true };
-	struct target_job job = { .code = FILEOP_SETXATTR, .add = add_xattr, .arg = &x };
-	AUTO_BATCH b = { .count = 0 };
+	struct xattr_args x = {.name = name, .value = value, .size = size, .flags = flags, .set = true};
+	struct target_job job = {.code = FILEOP_SETXATTR, .add = add_xattr, .arg = &x};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
 
 	if (strncmp(name, "user.", 5) != 0)
@@ -848,9 +850,9 @@ int tree_setxattr(struct node *node, struct op *op, const char *name, const void
 
 int tree_removexattr(struct node *node, struct op *op, const char *name)
 {
-	struct xattr_args x = { .name = name };
-	struct target_job job = { .code = FILEOP_REMOVEXATTR, .add = add_xattr, .arg = &x };
-	AUTO_BATCH b = { .count = 0 };
+	struct xattr_args x = {.name = name};
+	struct target_job job = {.code = FILEOP_REMOVEXATTR, .add = add_xattr, .arg = &x};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
 
 	if (strncmp(name, "user.", 5) != 0)

@@ -95,7 +95,7 @@ static void check_open(struct tree *t, struct front *f, struct wnode **list, siz
 	call_init(&c, 0);
 	batch_init(&b, t->client, &c);
 	for (size_t i = 0; i < n; i++) {
-		struct fileop_target target = { .handle = tree_any_handle(list[i]), .path = "/" };
+		struct fileop_target target = {.handle = tree_any_handle(list[i]), .path = "/"};
 		fileop_put_target(batch_add(&b, FILEOP_GETATTR, 0), &target);
 	}
 	if (batch_send(&b) == 0) {
@@ -166,8 +166,8 @@ static void describe_sync(void *files, struct buf *out)
 }
 
 /* The dirty nodes with that path below workspace/ (NULL: all). */
-static int each_unsent(struct tree *t, const char *path, int (*act)(struct wnode *n, struct call *c),
-	struct call *c)
+static int each_unsent(
+	struct tree *t, const char *path, int (*act)(struct wnode *n, struct call *c), struct call *c)
 {
 	size_t n, found = 0;
 	struct wnode **list = tree_dirty_nodes(t, &n);

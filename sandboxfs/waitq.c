@@ -16,7 +16,7 @@ static bool is_woken(void *arg)
 
 int waitq_wait(struct waitq *q, pthread_mutex_t *lock, struct call *c, int64_t deadline_ms)
 {
-	struct waitq_waiter w = { .call = c, .next = q->first };
+	struct waitq_waiter w = {.call = c, .next = q->first};
 	int err;
 
 	q->first = &w;

@@ -46,8 +46,7 @@ static inline int steal_fd(int *fd)
 #define AUTO_FD __attribute__((cleanup(cleanup_fd)))
 /* Holds the mutex m until the end of the enclosing scope. */
 #define AUTO_UNLOCK(m)                                                                             \
-	pthread_mutex_t *scope_lock_ __attribute__((cleanup(cleanup_unlock), unused)) =                \
-		cleanup_lock(m)
+	pthread_mutex_t *scope_lock_ __attribute__((cleanup(cleanup_unlock), unused)) = cleanup_lock(m)
 #define steal(p)                                                                                   \
 	__extension__({                                                                                \
 		__typeof__(p) stolen_ = (p);                                                               \

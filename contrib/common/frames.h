@@ -24,17 +24,18 @@
 enum { FRAME_HEADER = 16, FRAME_MAX = 1 << 20 /* payload */, FRAME_HEARTBEAT_MS = 5000 };
 
 enum frame_type {
-	FRAME_STARTED = 1,	 /* u32 pid. First frame of every stream, also of an attached one */
-	FRAME_DATA = 2,		 /* bytes of `stream` */
-	FRAME_EXIT = 3,		 /* i32 exit code (128+N for signal N; 124 on time-out), u32 FRAME_EXIT_*. Last frame */
+	FRAME_STARTED = 1, /* u32 pid. First frame of every stream, also of an attached one */
+	FRAME_DATA = 2,    /* bytes of `stream` */
+	FRAME_EXIT =
+		3, /* i32 exit code (128+N for signal N; 124 on time-out), u32 FRAME_EXIT_*. Last frame */
 	FRAME_HEARTBEAT = 4, /* after 5 s without another frame */
-	FRAME_GAP = 5		 /* u64: so many bytes at this place are no longer kept */
+	FRAME_GAP = 5        /* u64: so many bytes at this place are no longer kept */
 };
 
 enum {
 	FRAME_EXIT_TIMED_OUT = 1,
 	FRAME_EXIT_CANCELLED = 2, /* ended by signal or cancel of this route */
-	FRAME_EXIT_LOST = 4		  /* its exit code is not known */
+	FRAME_EXIT_LOST = 4       /* its exit code is not known */
 };
 
 #endif

@@ -12,8 +12,8 @@ refused() { # EXPRESSION ARGUMENT...: the program exits non-zero, with one sente
 }
 
 @test "usage errors are clear and exit non-zero" {
-	refused '[Uu]sage'
-	refused '[Uu]sage|mountpoint|mount point' local: "$MNT" too-much
+	refused '[Uu]sage|--help'
+	refused '[Uu]sage|--help' local: "$MNT" too-much
 	run within 10 "$sandboxfs" --help
 	[ "$status" = 0 ]
 	[[ $output == *timeout* ]]

@@ -2,11 +2,13 @@
 TEST_LIMIT=240
 load ../lib/harness
 
+# Bounded by the number of operations: the alarm of a time-out would end a call that waits (EINTR), and the stressor's own
+# tidying up does not expect that.
 stress() { # STRESSOR [OPTION]...
 	local name=$1
 	shift
 	cd "$W"
-	within 200 stress-ng --temp-path "$W" --verify --no-rand-seed --metrics-brief --timeout 60 "--$name" 2 "$@" >"$T/out" 2>&1 3>&- || {
+	within 200 stress-ng --temp-path "$W" --verify --no-rand-seed --metrics-brief --timeout 190 "--$name" "${workers:-2}" "$@" >"$T/out" 2>&1 3>&- || {
 		cat "$T/out"
 		return 1
 	}
@@ -26,14 +28,19 @@ stress() { # STRESSOR [OPTION]...
 @test "stress-ng --dentry" { stress dentry --dentry-ops 400 --dentries 100; }
 @test "stress-ng --filename" { stress filename --filename-ops 100 --filename-opts posix; }
 @test "stress-ng --rename" { stress rename --rename-ops 500; }
-@test "stress-ng --link" { stress link --link-ops 2; }
-@test "stress-ng --symlink" { stress symlink --symlink-ops 2; }
-@test "stress-ng --chmod" { stress chmod --chmod-ops 300; }
+@test "stress-ng --link" { workers=1 stress link --link-ops 1; }
+@test "stress-ng --symlink" {
+	# it makes absolute links and expects their text back: that is what this option is for
+	unmount
+	mount_it -o symlinks=verbatim
+	workers=1 stress symlink --symlink-ops 1
+}
+@test "stress-ng --chmod" { stress chmod --chmod-ops 100; }
 @test "stress-ng --utime" { stress utime --utime-ops 500; }
-@test "stress-ng --fstat" { stress fstat --fstat-ops 500 --fstat-dir "$W"; }
+@test "stress-ng --fstat" { stress fstat --fstat-ops 100 --fstat-dir "$W"; }
 @test "stress-ng --hdd" { stress hdd --hdd-ops 200 --hdd-bytes 8m; }
 @test "stress-ng --seek" { stress seek --seek-ops 500 --seek-size 4m; }
-@test "stress-ng --mmap on a file" { stress mmap --mmap-ops 10 --mmap-bytes 4m --mmap-file; }
+@test "stress-ng --mmap on a file" { stress mmap --mmap-ops 4 --mmap-bytes 4m --mmap-file; }
 @test "stress-ng --copy-file" { stress copy-file --copy-file-ops 20 --copy-file-bytes 128m; }
 
 @test "fio --verify=crc32c with 4 jobs" {

@@ -135,6 +135,25 @@ static int start_item(struct conversation *v, struct call *c, struct item *it)
 	return ctl_runs_start(v->runs, c, it->run, &spec);
 }
 
+/* What a read fails with in the middle of a run, which has no call of its own. */
+static void note_lost(
+	struct sandbox *sb, const struct conversation_format *format, struct run *r, int err)
+{
+	struct call c;
+	unsigned long long number = run_number(r);
+	call_init(&c, 0);
+	if (err == -ENODATA)
+		(void)call_fault(&c, ENODATA, NULL,
+			"%s: the oldest output of run %llu is no longer kept; what is left is in runs/%llu, -o "
+			"output-max= keeps more",
+			format->name, number, number);
+	else
+		(void)call_fault(&c, -err, NULL, "%s: the output of run %llu cannot be read: %s",
+			format->name, number, strerror(-err));
+	sandbox_note_fault(sb, &c.fault);
+	call_destroy(&c);
+}
+
 /* --- the thread --- */
 
 static void wake_locked(struct conversation *v)
@@ -175,7 +194,8 @@ static void thread_start_item(struct conversation *v, struct call *c, struct ite
 	pthread_mutex_unlock(&v->lock);
 	int err = start_item(v, c, it);
 	if (err && err != -EINTR) {
-		call_fault_prefix(c, v->format->json ? "exec.json: " : "exec: ");
+		call_fault_prefix(c, ": ");
+		call_fault_prefix(c, v->format->name);
 		sandbox_note_fault(v->sb, &c->fault);
 		fault_clear(&c->fault);
 	}
@@ -197,7 +217,8 @@ static void thread_end_item(struct conversation *v, struct call *c, struct item 
 	pthread_mutex_unlock(&v->lock);
 	int err = ctl_runs_finish(v->runs, c, it->run);
 	if (err && err != -EINTR) {
-		call_fault_prefix(c, v->format->json ? "exec.json: " : "exec: ");
+		call_fault_prefix(c, ": ");
+		call_fault_prefix(c, v->format->name);
 		sandbox_note_fault(v->sb, &c->fault);
 	}
 	fault_clear(&c->fault);
@@ -439,6 +460,8 @@ ssize_t conversation_next(void *state, void *p, size_t n)
 		item_told(v);
 		return err;
 	}
+	if (got < 0 && got != -EAGAIN)
+		note_lost(v->sb, v->format, it->run, (int)got);
 	return got == 0 ? -EAGAIN : got;
 }
 
@@ -469,6 +492,7 @@ void conversation_close(void *state)
 
 struct conversation_view {
 	const struct conversation_format *format;
+	struct sandbox *sb; /* borrowed: the opening holds it */
 	struct ctl_runs *runs;
 	struct run *run;
 	void *reader;
@@ -487,7 +511,7 @@ int conversation_view_open(const struct ctl_ref *ref, struct run *r,
 			run_put(r);
 		return -ENOMEM;
 	}
-	*w = (struct conversation_view){format, rs, r, reader};
+	*w = (struct conversation_view){format, ref->sandbox, rs, r, reader};
 	*out = steal(w);
 	return 0;
 }
@@ -498,6 +522,8 @@ ssize_t conversation_view_next(void *view, void *p, size_t n)
 	if (!w->run || run_state(w->run) == RUN_RESERVED)
 		return 0;
 	ssize_t got = w->format->reader_next(w->reader, ctl_runs_settled(w->runs, w->run), p, n);
+	if (got < 0 && got != -EAGAIN)
+		note_lost(w->sb, w->format, w->run, (int)got);
 	return got == -EAGAIN ? 0 : got;
 }
 

@@ -20,6 +20,7 @@ struct conversation_request {
 void conversation_request_release(struct conversation_request *q);
 
 struct conversation_format {
+	const char *name;  /* of the file, for messages */
 	bool tells_number; /* before a line, a read gives the number of the run it will start */
 	bool json;         /* its runs are what exec.json shows */
 	/* 0 and *out filled, 1: nothing to be done, or an errno with a fault. line: of a conversation. */

@@ -66,7 +66,8 @@ static ssize_t reader_next(void *reader, bool settled, void *p, size_t n)
 	return got == 0 && !settled ? -EAGAIN : got;
 }
 
-static const struct conversation_format format = {.tells_number = true,
+static const struct conversation_format format = {.name = "exec",
+	.tells_number = true,
 	.parse = parse,
 	.reader_new = reader_new,
 	.reader_next = reader_next,

@@ -352,7 +352,8 @@ static ssize_t teller_next(void *reader, bool settled, void *p, size_t n)
 	return (ssize_t)n;
 }
 
-static const struct conversation_format format = {.json = true,
+static const struct conversation_format format = {.name = "exec.json",
+	.json = true,
 	.parse = parse,
 	.reader_new = teller_new,
 	.reader_next = teller_next,

@@ -142,6 +142,8 @@ struct ctl_channel {
 	struct ctl_pump *pump;
 	ssize_t (*next)(void *source, void *p, size_t n); /* NULL until the source is open */
 	void *source;
+	struct ctl_node
+		*node; /* borrowed: where an error of the source is noted; NULL: the source does */
 	bool nonblock;
 	struct ctl_waiter *first, **last;
 	struct op_poll *poll;

@@ -102,8 +102,20 @@ static struct portion channel_take(struct ctl_channel *ch, size_t size, pid_t re
 	return out;
 }
 
-static void portion_reply(struct op *op, struct portion *what)
+/* An error of the source has no call of its own. */
+static void note_error(struct ctl_channel *ch, int err)
 {
+	struct call c;
+	call_init(&c, 0);
+	(void)ctl_fail(ch->node, &c, err, "read"); /* noted; the number goes with the answer */
+	call_destroy(&c);
+}
+
+static void portion_reply(struct ctl_channel *ch, struct op *op, struct portion *what)
+{
+	if (what->err && ch->node)
+		note_error(ch, what->err);
+	/* After the answer the opening may be gone. */
 	if (what->err)
 		op_reply_err(op, what->err);
 	else
@@ -164,7 +176,7 @@ int ctl_channel_read(struct ctl_channel *ch, struct op *op, size_t size)
 			return ch->nonblock ? -EAGAIN : channel_park(ch, op, size);
 		what = channel_take(ch, size, op_pid(op));
 	}
-	portion_reply(op, &what);
+	portion_reply(ch, op, &what);
 	return OP_REPLIED;
 }
 
@@ -199,7 +211,7 @@ void ctl_channel_serve(struct ctl_channel *ch)
 				poll = steal(ch->poll);
 		}
 		if (op) {
-			portion_reply(op, &what);
+			portion_reply(ch, op, &what);
 			continue;
 		}
 		if (poll) {
@@ -313,6 +325,7 @@ int ctl_stream_open(struct ctl_node *n, struct op *op, struct node_open *o, stru
 	}
 	{
 		AUTO_UNLOCK(&s->ch.lock);
+		s->ch.node = n->row->kind == CTL_STREAM ? n : NULL;
 		s->ch.next = s->ops->next;
 		s->ch.source = s->cursor;
 	}

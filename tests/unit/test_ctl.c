@@ -892,6 +892,7 @@ static void lost_output_is_an_error_not_a_cut(void **state)
 	fake_run_print(r, 1, "first\n", 6);
 	fake_run_print(r, 1, mb, 1 << 20);
 	assert_read(&f, "error ENODATA");
+	assert_file_holds("error", "exec: the oldest output of run 1 is no longer kept");
 	AUTO_FREE char *rest = read_text(&f, 4, 0);
 	assert_string_equal(rest, "yyyy");
 	assert_file("runs/1/stdout", "error ENODATA");

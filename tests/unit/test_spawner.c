@@ -1,4 +1,4 @@
-/* links: sandboxfs/spawner.c sandboxfs/call.c contrib/common/buf.c */
+/* links: sandboxfs/spawner.c sandboxfs/spawner_child.c sandboxfs/call.c contrib/common/buf.c */
 /* The spawner: children start with what they are given and nothing else, end with it, and are reaped by it alone. */
 #include <errno.h>
 #include <fcntl.h>

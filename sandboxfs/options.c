@@ -287,6 +287,8 @@ static int check(struct options *o)
 		return fail("-o subdir=%s needs -o sandbox=NAME%s", o->subdir, "");
 	if (o->allow_other && o->allow_root)
 		return fail("-o allow_other and -o allow_root exclude each other%s%s", "", "");
+	if (o->token_file && access(o->token_file, R_OK) < 0)
+		return fail("-o token_file=%s: %s", o->token_file, strerror(errno));
 	if (strncmp(o->server, "http://", 7) == 0 && strchr(o->server, '@'))
 		return fail(
 			"%s: credentials do not belong into an address%s; use -o token_file=", "SERVER", "");
@@ -330,7 +332,9 @@ static int words(struct options *o, int argc, char **argv, const char **server, 
 				*server = *mnt;
 				*mnt = a;
 			} else {
-				return fail("one SERVER and one MOUNTPOINT; `%s` is too many%s", a, "");
+				return fail(
+					"one SERVER and one MOUNTPOINT; `%s` is too many%s; see sandboxfs --help", a,
+					"");
 			}
 		} else if (strcmp(a, "--") == 0) {
 			only_names = true;

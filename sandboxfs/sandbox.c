@@ -350,7 +350,7 @@ static bool same_server(struct sandbox *sb, unsigned long generation)
  * One exchange, repeated as far as that is harmless: after a refused connection always; after one broken midway
  * if the request changes nothing (safe), or if it goes to the same server again, which remembers it (`numbered`).
  */
-static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
+static int try_exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
 	bool numbered, struct http_reply *reply)
 {
 	struct server *s = sb->server;
@@ -404,6 +404,17 @@ static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, 
 			return err;
 		pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
 	}
+}
+
+/* The same; a failure of the link is what ctl/error must show, whoever asked. */
+static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
+	bool numbered, struct http_reply *reply)
+{
+	int err = try_exchange(sb, c, r, safe, numbered, reply);
+
+	if (err && c->fault.err)
+		sandbox_note_fault(sb, &c->fault);
+	return err;
 }
 
 int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,

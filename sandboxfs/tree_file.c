@@ -267,6 +267,12 @@ static void clear_buffer(struct wnode *n)
 	}
 }
 
+static bool gone_by_us(struct wnode *n)
+{
+	AUTO_UNLOCK(&n->tree->lock);
+	return n->unlinked_here;
+}
+
 /* Sends the buffer, and with commit gives the stage its name. sent: was there anything. */
 static int push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent)
 {
@@ -284,10 +290,14 @@ static int push(struct wnode *n, struct call *c, bool commit, struct fileop_attr
 	if (!f)
 		f = staged;
 	err = send(f, c, n->buffer, size, n->buffer_off, commit && f->staged, a);
+	if (!err && size && a->nlink == 0 && !gone_by_us(n))
+		err = tree_salvage(n, f, c);
 	if (err) {
 		pthread_mutex_lock(&n->lock);
 		n->held_err = err;
 		pthread_mutex_unlock(&n->lock);
+		if (err != -EINTR)
+			tree_retry_later(n->tree);
 		return err;
 	}
 	pthread_mutex_lock(&n->lock);
@@ -778,7 +788,7 @@ int tree_release(struct node *node, struct op *op, void *file)
 	keep = n->buffer_file == f || f->staged;
 	f->released = true;
 	pthread_mutex_unlock(&n->lock);
-	if (keep && n->unlinked_here) {
+	if (keep && gone_by_us(n)) {
 		pthread_mutex_lock(&n->lock);
 		f->staged = f->unborn = false;
 		pthread_mutex_unlock(&n->lock);

@@ -31,6 +31,7 @@ enum {
 struct tree;
 struct wnode;
 struct wfile;
+struct conflict;
 
 struct dentry {
 	struct wnode *parent; /* reference */
@@ -108,13 +109,14 @@ struct tree {
 	struct dentry **dentries;
 	size_t dentry_count, dentry_buckets;
 	struct wnode granted, dirty; /* heads of rings; only the links are used */
+	struct conflict *conflicts;  /* files made for bytes whose name was gone */
 	struct node *control;        /* `.ctl` with subdir= */
 
-	/* the closer: sends CLOSE for released handles, so that close(2) does not wait for it */
+	/* the closer: sends CLOSE for released handles, so that close(2) does not wait for it; and what could not be sent, again */
 	pthread_mutex_t closer_lock;
 	pthread_cond_t closer_wake;
 	pthread_t closer;
-	bool has_closer, closer_stop;
+	bool has_closer, closer_stop, retry;
 	struct call closer_call;
 	uint64_t *closing;
 	size_t closing_count, closing_size;
@@ -160,6 +162,8 @@ struct wnode **tree_dirty_nodes(struct tree *t, size_t *n);
 struct wnode **tree_granted_nodes(struct tree *t, size_t *n);
 struct wnode **tree_all_nodes(struct tree *t, size_t *n);
 void tree_put_nodes(struct wnode **list, size_t n);
+/* Something could not be sent: it is tried again every other second. */
+void tree_retry_later(struct tree *t);
 /* Queues a CLOSE. */
 void tree_close_handle(struct tree *t, uint64_t handle);
 
@@ -231,6 +235,13 @@ void tree_drop_unsent(struct wnode *n);
 uint64_t tree_any_handle(struct wnode *n);
 void tree_note_attr(struct wnode *n, const struct fileop_attr *a);
 bool tree_same_data(const struct fileop_attr *a, const struct fileop_attr *b);
+
+/* --- tree_conflict.c --- */
+/* f was written, and its file has no name any more: its content gets one of its own. 0 or an errno. */
+int tree_salvage(struct wnode *n, struct wfile *f, struct call *c);
+void tree_forget_conflict(struct tree *t, const char *path);
+void tree_describe_conflicts(struct tree *t, struct buf *out);
+void tree_free_conflicts(struct tree *t);
 
 /* --- tree_dir.c --- */
 int tree_opendir(struct node *n, struct op *op, struct node_open *o);

@@ -690,6 +690,8 @@ static int take_away(struct wnode *dir, struct op *op, const char *name, enum fi
 		err = batch_next(&b, &body);
 	if (!err || err == -ENOENT)
 		tree_forget_name(dir, name);
+	if (!err)
+		tree_forget_conflict(dir->tree, path.data);
 	if (known && !err) {
 		pthread_mutex_lock(&dir->tree->lock);
 		known->unlinked_here = known->dentries == NULL;
@@ -740,6 +742,8 @@ int tree_rename(struct node *node, struct op *op, const char *name, struct node 
 	err = batch_send(&b);
 	if (!err)
 		err = batch_next(&b, &body);
+	if (!err)
+		tree_forget_conflict(dir->tree, from.data);
 	if (!err)
 		tree_move_name(dir, name, newdir, newname, (flags & RENAME_EXCHANGE) != 0);
 	return err;

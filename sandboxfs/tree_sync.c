@@ -163,6 +163,7 @@ static void describe_sync(void *files, struct buf *out)
 		}
 	}
 	tree_put_nodes(list, n);
+	tree_describe_conflicts(files, out);
 }
 
 /* The dirty nodes with that path below workspace/ (NULL: all). */

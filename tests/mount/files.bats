@@ -310,12 +310,28 @@ size_is() { [ "$(stat -c %s "$1" 2>/dev/null)" = "$2" ]; }
 
 @test "bytes written to a file that was replaced meanwhile neither vanish nor come back under its name" {
 	echo first >"$W/f"
-	exec 5>"$W/f"
-	echo ours >&5
-	other 'echo theirs > /workspace/t; mv /workspace/t /workspace/f'
-	exec 5>&-
+	# any close of a copy of the descriptor would send what was written: the replacement runs apart from the writer
+	(
+		wait_until 10 test -e "$T/written"
+		other 'echo theirs > /workspace/t; mv /workspace/t /workspace/f'
+		touch "$T/replaced"
+	) 3>&- &
+	python3 - "$W/f" "$T" <<-'E'
+		import os, sys, time
+		fd = os.open(sys.argv[1], os.O_WRONLY)
+		os.write(fd, b"ours\n")
+		open(sys.argv[2] + "/written", "w").close()
+		end = time.monotonic() + 10
+		while not os.path.exists(sys.argv[2] + "/replaced") and time.monotonic() < end:
+		    time.sleep(0.01)
+		os.close(fd)
+	E
 	wait_until 3 grep -q theirs "$W/f"
 	[ "$(other 'cat /workspace/f')" = theirs ]
+	[ "$(head -n 1 "$W"/f.conflict-*)" = ours ]
+	grep -q '^conflict f.conflict-' "$C/sync"
+	rm "$W"/f.conflict-*
+	[ -z "$(cat "$C/sync")" ]
 }
 
 @test "rm -r works while readers are inside, rmdir of what is full is ENOTEMPTY (row 31)" {

@@ -48,9 +48,19 @@ static int verb_flush(const struct ctl_ref *ref, struct call *c, int argc, char 
 	return sandbox_barrier(ref->sandbox, c);
 }
 
+/* A path that names nothing unsent. */
+static int not_unsent(struct call *c, int err, char **argv)
+{
+	return err != -ENOENT ? err
+						  : call_fault(c, ENOENT, NULL,
+								"%s %s: nothing is unsent there; cat sync lists what is, by its "
+								"path below workspace/",
+								argv[0], argv[1] ? argv[1] : "");
+}
+
 static int verb_retry(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
 {
-	return sandbox_retry(ref->sandbox, c, argc > 1 ? argv[1] : NULL);
+	return not_unsent(c, sandbox_retry(ref->sandbox, c, argc > 1 ? argv[1] : NULL), argv);
 }
 
 static int verb_accept(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
@@ -63,7 +73,8 @@ static int verb_accept(const struct ctl_ref *ref, struct call *c, int argc, char
 static int verb_discard(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
 {
 	(void)argc;
-	return sandbox_discard(ref->sandbox, c, strcmp(argv[1], "all") == 0 ? NULL : argv[1]);
+	const char *path = strcmp(argv[1], "all") == 0 ? NULL : argv[1];
+	return not_unsent(c, sandbox_discard(ref->sandbox, c, path), argv);
 }
 
 static int verb_drop_caches(const struct ctl_ref *ref, struct call *c, int argc, char **argv)

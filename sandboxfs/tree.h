@@ -1,12 +1,17 @@
 /*
  * The file tree of one sandbox: names, inodes, open files, over the file protocol.
  *
- * tree.c       nodes and names: the tables, and what they promise
- * tree_names.c operations on names (lookup, mkdir, rename, …) and attributes
- * tree_file.c  open files: reading, buffered writing, staging, flush
- * tree_dir.c   listings
- * tree_sync.c  barrier, invalidation, held bytes, what a sandbox asks of its files
- * batch.c      one batch of the file protocol and its answer
+ * tree.c          nodes and names: the tables
+ * tree_names.c    operations on names: lookup, mkdir, rename, ...
+ * tree_attr.c     operations on what a node is: attributes, links, xattrs
+ * tree_show.c     how it looks here: inode numbers, symlinks
+ * tree_file.c     open files
+ * tree_send.c     what is written, on its way: buffer, stage, flush
+ * tree_closer.c   what nobody waits for: closing, trying again
+ * tree_dir.c      listings
+ * tree_sync.c     barrier, invalidation, what a sandbox asks of its files
+ * tree_conflict.c bytes whose name is gone
+ * batch.c         one batch of the file protocol and its answer
  *
  * The rooms above see the two nodes below and nothing else.
  */

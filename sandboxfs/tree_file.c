@@ -1,18 +1,6 @@
 /*
- * Open files of the file tree.
- *
- * Writing. Bytes gather in one buffer per node (one run of one open file) and go in one request when the run
- * breaks, the buffer is full, or somebody must see them: a flush (close), fsync, fstat, a read, another opening, a command. Close waits
- * until they are in the sandbox. If they cannot be sent, they are kept and stay visible here.
- * O_APPEND is sent as an append, never by offset.
- *
- * Staging. The first and only opening of a new file, or of one that it truncates, writes to a nameless file in the sandbox; COMMIT
- * gives it its name, or copies it over the old content in place. So a program in the sandbox never sees half a file, and a
- * cut link tears none. What ends the staging early is whatever must see the file: a second opening, a
- * look-up of the name by another operation, fstat after the first write (its times must be the last ones), a command.
- * O_EXCL claims its name at once, as locks need it, and is not staged.
- *
- * wnode.busy serialises all that sends for one node; it is held over requests and waited for with the call.
+ * Open files of the file tree: open, create, read, write, close, and the rarer calls on descriptors. How what is written reaches
+ * the sandbox is tree_send.c's.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,355 +9,6 @@
 
 #include "cleanup.h"
 #include "tree_impl.h"
-
-/* --- one at a time --- */
-
-static int io_begin(struct wnode *n, struct call *c)
-{
-	AUTO_UNLOCK(&n->lock);
-
-	while (n->busy) {
-		int err = waitq_wait(&n->io_queue, &n->lock, c, -1);
-		if (err)
-			return err;
-	}
-	n->busy = true;
-	return 0;
-}
-
-static void io_end(struct wnode *n)
-{
-	pthread_mutex_lock(&n->lock);
-	n->busy = false;
-	waitq_wake(&n->io_queue);
-	pthread_mutex_unlock(&n->lock);
-	tree_note_dirty(n);
-}
-
-/* --- sending --- */
-
-static unsigned open_flags(int flags)
-{
-	int mode = flags & O_ACCMODE;
-
-	return (mode != O_WRONLY ? FILEOP_O_READ : 0) | (mode != O_RDONLY ? FILEOP_O_WRITE : 0) |
-		   (flags & O_APPEND ? FILEOP_O_APPEND : 0) | (flags & O_TRUNC ? FILEOP_O_TRUNC : 0);
-}
-
-static void add_open(struct batch *b, uint64_t handle, const char *path, const struct wnode *expect,
-	unsigned flags, mode_t mode)
-{
-	struct buf *q = batch_add(b, FILEOP_OPEN, FILEOP_MUST);
-
-	buf_u64(q, handle);
-	buf_bytes(q, path, strlen(path));
-	buf_u64(q, expect ? expect->dev : 0);
-	buf_u64(q, expect ? expect->ino : 0);
-	buf_u32(q, flags);
-	buf_u32(q, mode & 07777);
-}
-
-static int get_opened(struct reader *body, struct fileop_attr *a, bool *created, bool *staged)
-{
-	int err = fileop_get_attr(body, a);
-
-	*created = reader_u8(body);
-	*staged = reader_u8(body);
-	return err ? err : body->bad ? -EPROTO : 0;
-}
-
-/* The server has lost the handle (it was started anew): opens the same inode again. A stage is lost with it. */
-static int reopen(struct wfile *f, struct call *c)
-{
-	struct wnode *n = f->node;
-	unsigned flags = open_flags(f->flags & ~(O_TRUNC | O_EXCL | O_CREAT));
-	uint64_t handle = batch_client_handle(n->tree->client);
-	AUTO_BUF path = BUF_INIT;
-	AUTO_BATCH b;
-	struct fileop_attr a;
-	struct reader body;
-	bool created, staged;
-	int err;
-
-	batch_init(&b, n->tree->client, c);
-	if (f->staged && f->pushed)
-		return call_fault(c, ESTALE, NULL,
-			"the sandbox ended while this file was being written; what had been sent of it is "
-			"lost");
-	err = tree_path(n, 0, &path);
-	if (err)
-		return err;
-	if (f->unborn)
-		add_open(&b, handle, path.data, NULL, flags | FILEOP_O_CREATE | FILEOP_O_STAGE, 0644);
-	else
-		add_open(
-			&b, handle, path.data, n, flags | (f->staged ? FILEOP_O_TRUNC | FILEOP_O_STAGE : 0), 0);
-	err = batch_send(&b);
-	if (!err)
-		err = batch_next(&b, &body);
-	if (!err)
-		err = get_opened(&body, &a, &created, &staged);
-	if (err)
-		return err == -ENOENT ? -ESTALE : err;
-	pthread_mutex_lock(&n->lock);
-	f->handle = handle;
-	f->staged = staged;
-	f->unborn = f->unborn && created && staged;
-	pthread_mutex_unlock(&n->lock);
-	return 0;
-}
-
-static void add_handle(struct batch *b, enum fileop_code code, unsigned opflags, uint64_t handle)
-{
-	struct fileop_target target = {.handle = handle, .path = "/"};
-	struct buf *q = batch_add(b, code, opflags);
-
-	if (code == FILEOP_GETATTR)
-		fileop_put_target(q, &target);
-	else
-		buf_u64(q, handle);
-}
-
-static void add_write(struct batch *b, uint64_t handle, uint64_t off, const void *p, size_t n)
-{
-	struct buf *q = batch_add(b, FILEOP_WRITE, FILEOP_MUST);
-
-	buf_u64(q, handle);
-	buf_u64(q, off);
-	buf_bytes(q, p, n);
-}
-
-/* What the kernel holds of this file is still what it is: before was what it knew, all since is our own. */
-static void note_own_change(
-	struct wnode *n, const struct fileop_attr *before, bool whole, const struct fileop_attr *after)
-{
-	AUTO_UNLOCK(&n->lock);
-
-	if (n->data_cached && (whole || tree_same_data(before, &n->data_attr)))
-		n->data_attr = *after;
-	n->attr = *after;
-	n->has_attr = true;
-}
-
-/* One attempt to send p (or nothing) for f, and to commit its stage. */
-static int send_once(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
-	bool commit, struct fileop_attr *a)
-{
-	struct wnode *n = f->node;
-	struct fileop_attr before = {.size = 0};
-	AUTO_BATCH b;
-	struct reader body;
-	int err, got;
-
-	batch_init(&b, n->tree->client, c);
-	add_handle(&b, FILEOP_GETATTR, FILEOP_MUST, f->handle);
-	if (size)
-		add_write(&b, f->handle, off, p, size);
-	if (commit)
-		add_handle(&b, FILEOP_COMMIT, FILEOP_MUST, f->handle);
-	add_handle(&b, FILEOP_GETATTR, 0, f->handle);
-	err = batch_send(&b);
-	if (err)
-		return err;
-	err = batch_next(&b, &body);
-	if (!err)
-		err = fileop_get_attr(&body, &before);
-	if (!err && size)
-		err = batch_next(&b, &body);
-	if (!err && commit)
-		err = batch_next(&b, &body);
-	if (err)
-		return err;
-	got = batch_next(&b, &body);
-	if (!got)
-		got = fileop_get_attr(&body, a);
-	if (got)
-		return got;
-	note_own_change(n, &before, f->staged, a);
-	return 0;
-}
-
-static int send(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
-	bool commit, struct fileop_attr *a)
-{
-	int err = send_once(f, c, p, size, off, commit, a);
-
-	if (err == -EBADF) {
-		err = reopen(f, c);
-		if (!err)
-			err = send_once(f, c, p, size, off, commit && f->staged, a);
-	}
-	return err;
-}
-
-/* --- the list of open files --- */
-
-static void wfile_free(struct wfile *f)
-{
-	free(f->ahead);
-	free(f);
-}
-
-static void add_file(struct wnode *n, struct wfile *f)
-{
-	AUTO_UNLOCK(&n->lock);
-
-	f->node = n;
-	f->next = n->files;
-	n->files = f;
-	n->mappable += (f->flags & O_ACCMODE) == O_RDWR;
-}
-
-static void remove_file(struct wnode *n, struct wfile *f)
-{
-	pthread_mutex_lock(&n->lock);
-	for (struct wfile **at = &n->files; *at; at = &(*at)->next) {
-		if (*at == f) {
-			*at = f->next;
-			break;
-		}
-	}
-	n->mappable -= (f->flags & O_ACCMODE) == O_RDWR;
-	pthread_mutex_unlock(&n->lock);
-	tree_close_handle(n->tree, f->handle);
-	wfile_free(f);
-}
-
-/* Files that were closed while they had unsent bytes, and have none any more. */
-static void bury_released(struct wnode *n)
-{
-	for (;;) {
-		struct wfile *f;
-
-		pthread_mutex_lock(&n->lock);
-		for (f = n->files; f; f = f->next)
-			if (f->released && !f->staged && n->buffer_file != f)
-				break;
-		pthread_mutex_unlock(&n->lock);
-		if (!f)
-			return;
-		remove_file(n, f);
-	}
-}
-
-/* --- pushing: busy is ours --- */
-
-static void clear_buffer(struct wnode *n)
-{
-	AUTO_UNLOCK(&n->lock);
-
-	n->buffer_used = 0;
-	n->buffer_file = NULL;
-	n->held_err = 0;
-	if (!n->files || !n->files->next) {
-		free(n->buffer);
-		n->buffer = NULL;
-	}
-}
-
-static bool gone_by_us(struct wnode *n)
-{
-	AUTO_UNLOCK(&n->tree->lock);
-	return n->unlinked_here;
-}
-
-/* Sends the buffer, and with commit gives the stage its name. sent: was there anything. */
-static int push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent)
-{
-	struct wfile *f = n->buffer_file, *staged = NULL;
-	size_t size = n->buffer_used;
-	int err;
-
-	/* busy is ours: nobody else changes what is read here without the lock */
-	for (struct wfile *g = n->files; g; g = g->next)
-		if (g->staged)
-			staged = g;
-	*sent = size || (commit && staged);
-	if (!*sent)
-		return 0;
-	if (!f)
-		f = staged;
-	err = send(f, c, n->buffer, size, n->buffer_off, commit && f->staged, a);
-	if (!err && size && a->nlink == 0 && !gone_by_us(n))
-		err = tree_salvage(n, f, c);
-	if (err) {
-		pthread_mutex_lock(&n->lock);
-		n->held_err = err;
-		pthread_mutex_unlock(&n->lock);
-		if (err != -EINTR)
-			tree_retry_later(n->tree);
-		return err;
-	}
-	pthread_mutex_lock(&n->lock);
-	f->pushed |= size > 0;
-	if (commit)
-		f->staged = f->unborn = f->pushed = false;
-	pthread_mutex_unlock(&n->lock);
-	clear_buffer(n);
-	bury_released(n);
-	return 0;
-}
-
-int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *sent)
-{
-	struct fileop_attr mine;
-	bool any = false;
-	int err = io_begin(n, c);
-
-	if (!err) {
-		err = push(n, c, true, a ? a : &mine, &any);
-		io_end(n);
-	}
-	if (sent)
-		*sent = any && !err;
-	return err;
-}
-
-static bool is_staged(struct wnode *n)
-{
-	AUTO_UNLOCK(&n->lock);
-
-	for (struct wfile *f = n->files; f; f = f->next)
-		if (f->staged)
-			return true;
-	return false;
-}
-
-int tree_settle_children(struct wnode *dir, const char *name, struct call *c)
-{
-	struct wnode **list;
-	size_t n;
-	int err = 0;
-
-	if (name) {
-		struct wnode *child = tree_find_child(dir, name);
-		if (child && is_staged(child))
-			err = tree_settle(child, c, NULL, NULL);
-		node_put(child ? &child->node : NULL);
-		return err;
-	}
-	list = tree_dirty_nodes(dir->tree, &n);
-	for (size_t i = 0; i < n && !err; i++) {
-		struct wnode *parent = tree_parent(list[i]);
-		if (parent == dir)
-			err = tree_settle(list[i], c, NULL, NULL);
-		node_put(parent ? &parent->node : NULL);
-	}
-	tree_put_nodes(list, n);
-	return err;
-}
-
-void tree_drop_unsent(struct wnode *n)
-{
-	pthread_mutex_lock(&n->lock);
-	for (struct wfile *f = n->files; f; f = f->next)
-		f->staged = f->unborn = false;
-	n->changes++;
-	pthread_mutex_unlock(&n->lock);
-	clear_buffer(n);
-	bury_released(n);
-	tree_note_dirty(n);
-}
 
 /* --- open --- */
 
@@ -432,7 +71,8 @@ static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage,
 	err = tree_path(n, which, &path);
 	if (err)
 		return err == -ESTALE ? -ENODATA : err; /* no such name: the caller stops trying */
-	add_open(&b, f->handle, path.data, n, open_flags(o->flags) | (stage ? FILEOP_O_STAGE : 0), 0);
+	tree_add_open(
+		&b, f->handle, path.data, n, tree_open_flags(o->flags) | (stage ? FILEOP_O_STAGE : 0), 0);
 	if (ahead) {
 		struct buf *q = batch_add(&b, FILEOP_READ, 0);
 		fileop_put_target(q, &target);
@@ -443,7 +83,7 @@ static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage,
 	if (!err)
 		err = batch_next(&b, &body);
 	if (!err)
-		err = get_opened(&body, &a, &created, &staged);
+		err = tree_get_opened(&body, &a, &created, &staged);
 	if (err)
 		return err;
 	if (ahead && batch_next(&b, &data) < 0)
@@ -479,7 +119,7 @@ int tree_open(struct node *node, struct op *op, struct node_open *o)
 		tree_drop_dentry(n, which);
 	}
 	if (err) {
-		wfile_free(f);
+		tree_free_file(f);
 		return err == -ENODATA ? -ESTALE : err;
 	}
 	if (o->flags & O_TRUNC) {
@@ -487,7 +127,7 @@ int tree_open(struct node *node, struct op *op, struct node_open *o)
 		n->changes++;
 		pthread_mutex_unlock(&n->lock);
 	}
-	add_file(n, f);
+	tree_add_file(n, f);
 	tree_note_dirty(n);
 	o->file = f;
 	return 0;
@@ -503,7 +143,7 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 	struct fileop_attr a;
 	struct reader body;
 	bool created, staged, alone;
-	unsigned flags = open_flags(o->flags) | FILEOP_O_CREATE |
+	unsigned flags = tree_open_flags(o->flags) | FILEOP_O_CREATE |
 					 (o->flags & O_EXCL ? FILEOP_O_EXCL : FILEOP_O_STAGE);
 	int err;
 
@@ -516,28 +156,28 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 		return err ? err : -ENOMEM;
 	f->flags = o->flags;
 	f->handle = batch_client_handle(dir->tree->client);
-	add_open(&b, f->handle, path.data, NULL, flags, mode);
+	tree_add_open(&b, f->handle, path.data, NULL, flags, mode);
 	err = batch_send(&b);
 	if (!err)
 		err = batch_next(&b, &body);
 	if (!err)
-		err = get_opened(&body, &a, &created, &staged);
+		err = tree_get_opened(&body, &a, &created, &staged);
 	if (!err)
 		err = tree_intern(dir, name, &a, &n);
 	if (err) {
-		wfile_free(f);
+		tree_free_file(f);
 		return err;
 	}
 	f->staged = staged;
 	f->unborn = staged && created;
 	alone = !has_open_files(n);
 	note_opened(n, f, &a, NULL, o);
-	add_file(n, f);
+	tree_add_file(n, f);
 	tree_note_dirty(n);
 	if (staged && !alone)
 		err = tree_settle(n, op_call(op), &a, NULL);
 	if (err) {
-		remove_file(n, f);
+		tree_remove_file(n, f);
 		node_put(&n->node);
 		return err;
 	}
@@ -552,6 +192,7 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 static bool read_ahead(struct wnode *n, struct wfile *f, struct op *op, size_t size, off_t off)
 {
 	uint64_t at = (uint64_t)off;
+	AUTO_FREE char *copy = NULL;
 	bool whole, fits;
 
 	pthread_mutex_lock(&n->lock);
@@ -564,8 +205,12 @@ static bool read_ahead(struct wnode *n, struct wfile *f, struct op *op, size_t s
 		return false;
 	if (size > f->ahead_size - at)
 		size = f->ahead_size - (size_t)at;
-	/* The bytes live as long as the open file, and that as long as this request. */
-	op_reply_data(op, f->ahead + at, size);
+	/* A copy: with the answer the file may be closed and these bytes freed. */
+	copy = malloc(size ? size : 1);
+	if (!copy)
+		return false;
+	memcpy(copy, f->ahead + at, size);
+	op_reply_data(op, copy, size);
 	return true;
 }
 
@@ -628,20 +273,6 @@ static int read_once(struct wnode *n, struct wfile *f, struct op *op, size_t siz
 	return OP_REPLIED;
 }
 
-/* Sends the buffer, without giving a stage its name. */
-static int send_buffer(struct wnode *n, struct call *c)
-{
-	struct fileop_attr a;
-	bool sent;
-	int err = io_begin(n, c);
-
-	if (!err) {
-		err = push(n, c, false, &a, &sent);
-		io_end(n);
-	}
-	return err;
-}
-
 int tree_read(struct node *node, struct op *op, void *file, size_t size, off_t off)
 {
 	struct wnode *n = wnode_of(node);
@@ -654,16 +285,16 @@ int tree_read(struct node *node, struct op *op, void *file, size_t size, off_t o
 	pthread_mutex_lock(&n->lock);
 	unsent = n->buffer_used > 0;
 	pthread_mutex_unlock(&n->lock);
-	if (unsent && (err = send_buffer(n, op_call(op))) == -EINTR)
+	if (unsent && (err = tree_send_buffer(n, op_call(op))) == -EINTR)
 		return err; /* after another failure the bytes are laid over what is read */
 	if (size > FILEOP_MAX_READ)
 		size = FILEOP_MAX_READ;
 	err = read_once(n, f, op, size, off);
 	if (err == -EBADF) {
-		err = io_begin(n, op_call(op));
+		err = tree_io_begin(n, op_call(op));
 		if (!err) {
-			err = reopen(f, op_call(op));
-			io_end(n);
+			err = tree_reopen(f, op_call(op));
+			tree_io_end(n);
 		}
 		if (!err)
 			err = read_once(n, f, op, size, off);
@@ -713,7 +344,7 @@ static int write_locked(
 	int err = 0;
 
 	if (!continues(n, f, size, off) || scarce)
-		err = push(n, c, false, &a, &sent);
+		err = tree_push(n, c, false, &a, &sent);
 	if (err)
 		return err;
 	if (size < BUFFER_SIZE / 2 && !scarce)
@@ -723,9 +354,9 @@ static int write_locked(
 	f->wrote = true;
 	pthread_mutex_unlock(&n->lock);
 	/* What is behind the buffer has been pushed or fills it: large writes go as they are. */
-	err = n->buffer_used ? push(n, c, false, &a, &sent) : 0;
+	err = n->buffer_used ? tree_push(n, c, false, &a, &sent) : 0;
 	if (!err)
-		err = send(f, c, p, size, off, false, &a);
+		err = tree_send(f, c, p, size, off, false, &a);
 	if (!err)
 		f->pushed = true;
 	return err;
@@ -735,12 +366,12 @@ int tree_write(struct node *node, struct op *op, void *file, const void *p, size
 	size_t *done)
 {
 	struct wnode *n = wnode_of(node);
-	int err = io_begin(n, op_call(op));
+	int err = tree_io_begin(n, op_call(op));
 
 	if (err)
 		return err;
 	err = write_locked(n, file, op_call(op), p, size, (uint64_t)off);
-	io_end(n);
+	tree_io_end(n);
 	*done = size;
 	return err;
 }
@@ -788,15 +419,15 @@ int tree_release(struct node *node, struct op *op, void *file)
 	keep = n->buffer_file == f || f->staged;
 	f->released = true;
 	pthread_mutex_unlock(&n->lock);
-	if (keep && gone_by_us(n)) {
+	if (keep && tree_gone_by_us(n)) {
 		pthread_mutex_lock(&n->lock);
 		f->staged = f->unborn = false;
 		pthread_mutex_unlock(&n->lock);
-		clear_buffer(n);
+		tree_clear_buffer(n);
 		keep = false;
 	}
 	if (!keep)
-		remove_file(n, f);
+		tree_remove_file(n, f);
 	tree_note_dirty(n);
 	return 0;
 }
@@ -827,7 +458,7 @@ int tree_fallocate(struct node *node, struct op *op, void *file, int mode, off_t
 	struct wfile *f = file;
 	AUTO_BATCH b;
 	struct reader body;
-	int err = send_buffer(n, op_call(op));
+	int err = tree_send_buffer(n, op_call(op));
 
 	batch_init(&b, n->tree->client, op_call(op));
 	if (err)
@@ -851,7 +482,7 @@ int tree_lseek(struct node *node, struct op *op, void *file, off_t off, int when
 	struct wfile *f = file;
 	AUTO_BATCH b;
 	struct reader body;
-	int err = send_buffer(n, op_call(op));
+	int err = tree_send_buffer(n, op_call(op));
 
 	batch_init(&b, n->tree->client, op_call(op));
 	if (err)
@@ -882,9 +513,9 @@ int tree_copy_range(struct node *nin, struct op *op, void *fin, off_t off, struc
 	batch_init(&b, in->tree->client, op_call(op));
 	if (in->tree != out->tree)
 		return -EXDEV;
-	err = send_buffer(in, op_call(op));
+	err = tree_send_buffer(in, op_call(op));
 	if (!err)
-		err = send_buffer(out, op_call(op));
+		err = tree_send_buffer(out, op_call(op));
 	if (err)
 		return err;
 	struct buf *q = batch_add(&b, FILEOP_COPY_RANGE, 0);

@@ -162,12 +162,14 @@ struct wnode **tree_dirty_nodes(struct tree *t, size_t *n);
 struct wnode **tree_granted_nodes(struct tree *t, size_t *n);
 struct wnode **tree_all_nodes(struct tree *t, size_t *n);
 void tree_put_nodes(struct wnode **list, size_t n);
+/* --- tree_closer.c --- */
 /* Something could not be sent: it is tried again every other second. */
 void tree_retry_later(struct tree *t);
 /* Queues a CLOSE. */
 void tree_close_handle(struct tree *t, uint64_t handle);
+void tree_closer_stop(struct tree *t);
 
-/* --- tree_names.c --- */
+/* --- tree_show.c --- */
 /* attr to stat, as this mount shows it. link: the text of a symlink, already rewritten; may be NULL. */
 void tree_stat(struct tree *t, const struct fileop_attr *a, const char *link, struct stat *st);
 /* The text of a link at that depth of that tree as programs here are to read it. New; NULL: no memory. */
@@ -175,6 +177,16 @@ char *tree_show_link(
 	struct tree *t, enum tree_root root, int depth, const char *text, const char *dir_path);
 void tree_entry(
 	struct wnode *n, const struct fileop_attr *a, const char *link, struct node_entry *e);
+extern const struct fileop_attr tree_workspace_link_attr;      /* of root/workspace */
+int tree_link_to_workspace(const struct tree *t, char **text); /* its text, new */
+/* The text of a link found as name in dir, for here; NULL and 0 for what is no link. */
+int tree_shown_link(struct wnode *dir, const struct fileop_attr *a, const char *text, char **out);
+/* Reads attr (and a link's text where the answer has one) of dir/name into an entry. */
+int tree_entry_from(
+	struct wnode *dir, const char *name, struct reader *body, bool with_link, struct node_entry *e);
+void tree_add_string(struct buf *b, const char *s);
+
+/* --- tree_attr.c, tree_names.c --- */
 /* Runs add() into a batch with the node's target (handle, or each of its paths), until it is not stale. body reads what follows; the batch is the caller's to release. */
 struct target_job {
 	enum fileop_code code;
@@ -206,6 +218,27 @@ int tree_setxattr(
 	struct node *n, struct op *op, const char *name, const void *value, size_t size, int flags);
 int tree_listxattr(struct node *n, struct op *op, void **names, size_t *size);
 int tree_removexattr(struct node *n, struct op *op, const char *name);
+
+/* --- tree_send.c: all but tree_settle* are for who holds busy, or say so --- */
+int tree_io_begin(struct wnode *n, struct call *c); /* takes busy: 0 or -EINTR */
+void tree_io_end(struct wnode *n);
+unsigned tree_open_flags(int flags); /* open(2)'s to FILEOP_O_* */
+void tree_add_open(struct batch *b, uint64_t handle, const char *path, const struct wnode *expect,
+	unsigned flags, mode_t mode);
+int tree_get_opened(struct reader *body, struct fileop_attr *a, bool *created, bool *staged);
+/* The server has lost the handle: opens the same inode again. */
+int tree_reopen(struct wfile *f, struct call *c);
+/* Writes p at off, or nothing; with commit the stage gets its name. */
+int tree_send(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
+	bool commit, struct fileop_attr *a);
+/* The buffer, and with commit the stage. sent: was there anything. */
+int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent);
+int tree_send_buffer(struct wnode *n, struct call *c); /* takes busy itself */
+void tree_clear_buffer(struct wnode *n);
+bool tree_gone_by_us(struct wnode *n); /* without busy */
+void tree_add_file(struct wnode *n, struct wfile *f);
+void tree_remove_file(struct wnode *n, struct wfile *f); /* closes and frees it */
+void tree_free_file(struct wfile *f);
 
 /* --- tree_file.c --- */
 int tree_create(struct node *dir, struct op *op, const char *name, mode_t mode,

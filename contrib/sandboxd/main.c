@@ -213,7 +213,8 @@ int main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &ends, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
-	if (strncmp(settings.listen, "fd:", 3) == 0) {
+	/* As pid 1 of a sandbox it ends with its launcher by SIGKILL already, which also ends it when it is stopped. */
+	if (strncmp(settings.listen, "fd:", 3) == 0 && getpid() != 1) {
 		prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM);
 		/* The parent may have died before the line above. */
 		if (getppid() != parent)

@@ -1,0 +1,131 @@
+/*
+ * The closer: a thread per tree, started when first needed. It sends CLOSE for handles that were released, so that close(2) does not
+ * wait for it, and tries what could not be sent again every other second.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "log.h"
+#include "tree_impl.h"
+
+enum { CLOSE_BATCH = 512, RETRY_SECONDS = 2 };
+
+static void close_all(struct tree *t, const uint64_t *list, size_t count)
+{
+	for (size_t i = 0; i < count;) {
+		AUTO_BATCH b;
+		batch_init(&b, t->client, &t->closer_call);
+		for (size_t n = 0; i < count && n < CLOSE_BATCH; n++)
+			buf_u64(batch_add(&b, FILEOP_CLOSE, 0), list[i++]);
+		/* A server that cannot be told has lost the handles anyway, or will by their lease. */
+		if (batch_send(&b) < 0)
+			log_debug("handles were not closed");
+	}
+}
+
+/* What could not be sent, again. True: some still cannot. */
+static bool retry_unsent(struct tree *t)
+{
+	size_t n;
+	struct wnode **list = tree_dirty_nodes(t, &n);
+	bool left = false;
+
+	for (size_t i = 0; i < n; i++) {
+		pthread_mutex_lock(&list[i]->lock);
+		bool held = list[i]->held_err != 0;
+		pthread_mutex_unlock(&list[i]->lock);
+		if (held && tree_settle(list[i], &t->closer_call, NULL, NULL) < 0)
+			left = true;
+	}
+	tree_put_nodes(list, n);
+	return left;
+}
+
+/* Waits for work, at most until what could not be sent is due again. Lock held. False: due. */
+static bool closer_waits(struct tree *t)
+{
+	struct timespec until;
+
+	if (!t->retry)
+		return pthread_cond_wait(&t->closer_wake, &t->closer_lock) == 0;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += RETRY_SECONDS;
+	while (t->retry && !t->closing_count && !t->closer_stop)
+		if (pthread_cond_timedwait(&t->closer_wake, &t->closer_lock, &until) == ETIMEDOUT)
+			return false;
+	return true;
+}
+
+static void *closer_thread(void *arg)
+{
+	struct tree *t = arg;
+
+	pthread_mutex_lock(&t->closer_lock);
+	while (t->closing_count || !t->closer_stop) {
+		bool due = t->closing_count == 0 && !closer_waits(t);
+		uint64_t *list = t->closing;
+		size_t count = t->closing_count;
+
+		t->closing = NULL;
+		t->closing_count = t->closing_size = 0;
+		if (due)
+			t->retry = false;
+		pthread_mutex_unlock(&t->closer_lock);
+		close_all(t, list, count);
+		free(list);
+		if (due && retry_unsent(t))
+			tree_retry_later(t);
+		fault_clear(&t->closer_call.fault);
+		pthread_mutex_lock(&t->closer_lock);
+	}
+	pthread_mutex_unlock(&t->closer_lock);
+	return NULL;
+}
+
+/* Lock held. */
+static void wake_closer(struct tree *t)
+{
+	if (!t->has_closer && !t->closer_stop &&
+		pthread_create(&t->closer, NULL, closer_thread, t) == 0)
+		t->has_closer = true;
+	pthread_cond_signal(&t->closer_wake);
+}
+
+void tree_retry_later(struct tree *t)
+{
+	AUTO_UNLOCK(&t->closer_lock);
+
+	t->retry = true;
+	wake_closer(t);
+}
+
+void tree_close_handle(struct tree *t, uint64_t handle)
+{
+	AUTO_UNLOCK(&t->closer_lock);
+
+	if (t->closing_count == t->closing_size) {
+		size_t n = t->closing_size ? t->closing_size * 2 : 64;
+		uint64_t *more = reallocarray(t->closing, n, sizeof *more);
+		if (!more)
+			return; /* its lease ends it */
+		t->closing = more;
+		t->closing_size = n;
+	}
+	t->closing[t->closing_count++] = handle;
+	wake_closer(t);
+}
+
+void tree_closer_stop(struct tree *t)
+{
+	pthread_mutex_lock(&t->closer_lock);
+	t->closer_stop = true;
+	t->closing_count = 0;
+	pthread_cond_signal(&t->closer_wake);
+	pthread_mutex_unlock(&t->closer_lock);
+	call_cancel(&t->closer_call);
+	if (t->has_closer)
+		pthread_join(t->closer, NULL);
+	free(t->closing);
+}

@@ -1,0 +1,386 @@
+/*
+ * Sending what was written: the buffer and the stage of a node, and the list of its open files.
+ *
+ * Writing. Bytes gather in one buffer per node (one run of one open file) and go in one request when the run
+ * breaks, the buffer is full, or somebody must see them: a flush (close), fsync, fstat, a read, another opening, a command. Close waits
+ * until they are in the sandbox. If they cannot be sent, they are kept and stay visible here.
+ * O_APPEND is sent as an append, never by offset.
+ *
+ * Staging. The first and only opening of a new file, or of one that it truncates, writes to a nameless file in the sandbox; COMMIT
+ * gives it its name, or copies it over the old content in place. So a program in the sandbox never sees half a file, and a
+ * cut link tears none. What ends the staging early is whatever must see the file: a second opening, a
+ * look-up of the name by another operation, fstat after the first write (its times must be the last ones), a command.
+ * O_EXCL claims its name at once, as locks need it, and is not staged.
+ *
+ * wnode.busy serialises all that sends for one node; it is held over requests and waited for with the call.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "tree_impl.h"
+
+/* --- one at a time --- */
+
+int tree_io_begin(struct wnode *n, struct call *c)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	while (n->busy) {
+		int err = waitq_wait(&n->io_queue, &n->lock, c, -1);
+		if (err)
+			return err;
+	}
+	n->busy = true;
+	return 0;
+}
+
+void tree_io_end(struct wnode *n)
+{
+	pthread_mutex_lock(&n->lock);
+	n->busy = false;
+	waitq_wake(&n->io_queue);
+	pthread_mutex_unlock(&n->lock);
+	tree_note_dirty(n);
+}
+
+/* --- sending --- */
+
+unsigned tree_open_flags(int flags)
+{
+	int mode = flags & O_ACCMODE;
+
+	return (mode != O_WRONLY ? FILEOP_O_READ : 0) | (mode != O_RDONLY ? FILEOP_O_WRITE : 0) |
+		   (flags & O_APPEND ? FILEOP_O_APPEND : 0) | (flags & O_TRUNC ? FILEOP_O_TRUNC : 0);
+}
+
+void tree_add_open(struct batch *b, uint64_t handle, const char *path, const struct wnode *expect,
+	unsigned flags, mode_t mode)
+{
+	struct buf *q = batch_add(b, FILEOP_OPEN, FILEOP_MUST);
+
+	buf_u64(q, handle);
+	buf_bytes(q, path, strlen(path));
+	buf_u64(q, expect ? expect->dev : 0);
+	buf_u64(q, expect ? expect->ino : 0);
+	buf_u32(q, flags);
+	buf_u32(q, mode & 07777);
+}
+
+int tree_get_opened(struct reader *body, struct fileop_attr *a, bool *created, bool *staged)
+{
+	int err = fileop_get_attr(body, a);
+
+	*created = reader_u8(body);
+	*staged = reader_u8(body);
+	return err ? err : body->bad ? -EPROTO : 0;
+}
+
+/* The server has lost the handle (it was started anew): opens the same inode again. A stage is lost with it. */
+int tree_reopen(struct wfile *f, struct call *c)
+{
+	struct wnode *n = f->node;
+	unsigned flags = tree_open_flags(f->flags & ~(O_TRUNC | O_EXCL | O_CREAT));
+	uint64_t handle = batch_client_handle(n->tree->client);
+	AUTO_BUF path = BUF_INIT;
+	AUTO_BATCH b;
+	struct fileop_attr a;
+	struct reader body;
+	bool created, staged;
+	int err;
+
+	batch_init(&b, n->tree->client, c);
+	if (f->staged && f->pushed)
+		return call_fault(c, ESTALE, NULL,
+			"the sandbox ended while this file was being written; what had been sent of it is "
+			"lost");
+	err = tree_path(n, 0, &path);
+	if (err)
+		return err;
+	if (f->unborn)
+		tree_add_open(&b, handle, path.data, NULL, flags | FILEOP_O_CREATE | FILEOP_O_STAGE, 0644);
+	else
+		tree_add_open(
+			&b, handle, path.data, n, flags | (f->staged ? FILEOP_O_TRUNC | FILEOP_O_STAGE : 0), 0);
+	err = batch_send(&b);
+	if (!err)
+		err = batch_next(&b, &body);
+	if (!err)
+		err = tree_get_opened(&body, &a, &created, &staged);
+	if (err)
+		return err == -ENOENT ? -ESTALE : err;
+	pthread_mutex_lock(&n->lock);
+	f->handle = handle;
+	f->staged = staged;
+	f->unborn = f->unborn && created && staged;
+	pthread_mutex_unlock(&n->lock);
+	return 0;
+}
+
+static void add_handle(struct batch *b, enum fileop_code code, unsigned opflags, uint64_t handle)
+{
+	struct fileop_target target = {.handle = handle, .path = "/"};
+	struct buf *q = batch_add(b, code, opflags);
+
+	if (code == FILEOP_GETATTR)
+		fileop_put_target(q, &target);
+	else
+		buf_u64(q, handle);
+}
+
+static void add_write(struct batch *b, uint64_t handle, uint64_t off, const void *p, size_t n)
+{
+	struct buf *q = batch_add(b, FILEOP_WRITE, FILEOP_MUST);
+
+	buf_u64(q, handle);
+	buf_u64(q, off);
+	buf_bytes(q, p, n);
+}
+
+/* What the kernel holds of this file is still what it is: before was what it knew, all since is our own. */
+static void note_own_change(
+	struct wnode *n, const struct fileop_attr *before, bool whole, const struct fileop_attr *after)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	if (n->data_cached && (whole || tree_same_data(before, &n->data_attr)))
+		n->data_attr = *after;
+	n->attr = *after;
+	n->has_attr = true;
+}
+
+/* One attempt to send p (or nothing) for f, and to commit its stage. */
+static int send_once(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
+	bool commit, struct fileop_attr *a)
+{
+	struct wnode *n = f->node;
+	struct fileop_attr before = {.size = 0};
+	AUTO_BATCH b;
+	struct reader body;
+	int err, got;
+
+	batch_init(&b, n->tree->client, c);
+	add_handle(&b, FILEOP_GETATTR, FILEOP_MUST, f->handle);
+	if (size)
+		add_write(&b, f->handle, off, p, size);
+	if (commit)
+		add_handle(&b, FILEOP_COMMIT, FILEOP_MUST, f->handle);
+	add_handle(&b, FILEOP_GETATTR, 0, f->handle);
+	err = batch_send(&b);
+	if (err)
+		return err;
+	err = batch_next(&b, &body);
+	if (!err)
+		err = fileop_get_attr(&body, &before);
+	if (!err && size)
+		err = batch_next(&b, &body);
+	if (!err && commit)
+		err = batch_next(&b, &body);
+	if (err)
+		return err;
+	got = batch_next(&b, &body);
+	if (!got)
+		got = fileop_get_attr(&body, a);
+	if (got)
+		return got;
+	note_own_change(n, &before, f->staged, a);
+	return 0;
+}
+
+int tree_send(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
+	bool commit, struct fileop_attr *a)
+{
+	int err = send_once(f, c, p, size, off, commit, a);
+
+	if (err == -EBADF) {
+		err = tree_reopen(f, c);
+		if (!err)
+			err = send_once(f, c, p, size, off, commit && f->staged, a);
+	}
+	return err;
+}
+
+/* --- the list of open files --- */
+
+void tree_free_file(struct wfile *f)
+{
+	free(f->ahead);
+	free(f);
+}
+
+void tree_add_file(struct wnode *n, struct wfile *f)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	f->node = n;
+	f->next = n->files;
+	n->files = f;
+	n->mappable += (f->flags & O_ACCMODE) == O_RDWR;
+}
+
+void tree_remove_file(struct wnode *n, struct wfile *f)
+{
+	pthread_mutex_lock(&n->lock);
+	for (struct wfile **at = &n->files; *at; at = &(*at)->next) {
+		if (*at == f) {
+			*at = f->next;
+			break;
+		}
+	}
+	n->mappable -= (f->flags & O_ACCMODE) == O_RDWR;
+	pthread_mutex_unlock(&n->lock);
+	tree_close_handle(n->tree, f->handle);
+	tree_free_file(f);
+}
+
+/* Files that were closed while they had unsent bytes, and have none any more. */
+static void bury_released(struct wnode *n)
+{
+	for (;;) {
+		struct wfile *f;
+
+		pthread_mutex_lock(&n->lock);
+		for (f = n->files; f; f = f->next)
+			if (f->released && !f->staged && n->buffer_file != f)
+				break;
+		pthread_mutex_unlock(&n->lock);
+		if (!f)
+			return;
+		tree_remove_file(n, f);
+	}
+}
+
+/* --- pushing: busy is ours --- */
+
+void tree_clear_buffer(struct wnode *n)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	n->buffer_used = 0;
+	n->buffer_file = NULL;
+	n->held_err = 0;
+	if (!n->files || !n->files->next) {
+		free(n->buffer);
+		n->buffer = NULL;
+	}
+}
+
+bool tree_gone_by_us(struct wnode *n)
+{
+	AUTO_UNLOCK(&n->tree->lock);
+	return n->unlinked_here;
+}
+
+/* Sends the buffer, and with commit gives the stage its name. sent: was there anything. */
+int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent)
+{
+	struct wfile *f = n->buffer_file, *staged = NULL;
+	size_t size = n->buffer_used;
+	int err;
+
+	/* busy is ours: nobody else changes what is read here without the lock */
+	for (struct wfile *g = n->files; g; g = g->next)
+		if (g->staged)
+			staged = g;
+	*sent = size || (commit && staged);
+	if (!*sent)
+		return 0;
+	if (!f)
+		f = staged;
+	err = tree_send(f, c, n->buffer, size, n->buffer_off, commit && f->staged, a);
+	if (!err && size && a->nlink == 0 && !tree_gone_by_us(n))
+		err = tree_salvage(n, f, c);
+	if (err) {
+		pthread_mutex_lock(&n->lock);
+		n->held_err = err;
+		pthread_mutex_unlock(&n->lock);
+		if (err != -EINTR)
+			tree_retry_later(n->tree);
+		return err;
+	}
+	pthread_mutex_lock(&n->lock);
+	f->pushed |= size > 0;
+	if (commit)
+		f->staged = f->unborn = f->pushed = false;
+	pthread_mutex_unlock(&n->lock);
+	tree_clear_buffer(n);
+	bury_released(n);
+	return 0;
+}
+
+int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *sent)
+{
+	struct fileop_attr mine;
+	bool any = false;
+	int err = tree_io_begin(n, c);
+
+	if (!err) {
+		err = tree_push(n, c, true, a ? a : &mine, &any);
+		tree_io_end(n);
+	}
+	if (sent)
+		*sent = any && !err;
+	return err;
+}
+
+static bool is_staged(struct wnode *n)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	for (struct wfile *f = n->files; f; f = f->next)
+		if (f->staged)
+			return true;
+	return false;
+}
+
+int tree_settle_children(struct wnode *dir, const char *name, struct call *c)
+{
+	struct wnode **list;
+	size_t n;
+	int err = 0;
+
+	if (name) {
+		struct wnode *child = tree_find_child(dir, name);
+		if (child && is_staged(child))
+			err = tree_settle(child, c, NULL, NULL);
+		node_put(child ? &child->node : NULL);
+		return err;
+	}
+	list = tree_dirty_nodes(dir->tree, &n);
+	for (size_t i = 0; i < n && !err; i++) {
+		struct wnode *parent = tree_parent(list[i]);
+		if (parent == dir)
+			err = tree_settle(list[i], c, NULL, NULL);
+		node_put(parent ? &parent->node : NULL);
+	}
+	tree_put_nodes(list, n);
+	return err;
+}
+
+void tree_drop_unsent(struct wnode *n)
+{
+	pthread_mutex_lock(&n->lock);
+	for (struct wfile *f = n->files; f; f = f->next)
+		f->staged = f->unborn = false;
+	n->changes++;
+	pthread_mutex_unlock(&n->lock);
+	tree_clear_buffer(n);
+	bury_released(n);
+	tree_note_dirty(n);
+}
+
+/* Sends the buffer, without giving a stage its name. */
+int tree_send_buffer(struct wnode *n, struct call *c)
+{
+	struct fileop_attr a;
+	bool sent;
+	int err = tree_io_begin(n, c);
+
+	if (!err) {
+		err = tree_push(n, c, false, &a, &sent);
+		tree_io_end(n);
+	}
+	return err;
+}

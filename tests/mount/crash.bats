@@ -170,6 +170,8 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 }
 
 @test "auto_unmount takes the mount away when the program dies" {
+	# measured with libfuse 3.14: an empty libfuse program stays mounted there as well
+	[ -z "${OWN_NAMESPACE:-}" ] || skip 'fusermount3 does not do it in a namespace of its own'
 	unmount
 	mount_it -o auto_unmount
 	kill -9 "$(fs_pid)"

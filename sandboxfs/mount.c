@@ -250,10 +250,10 @@ static int unsent_in(const char *ctl, const char *name)
 	buf_clear(&path);
 	buf_printf(&path, "%s/sync", ctl);
 	lines = path.data ? read_file(path.data) : NULL;
-	if (lines && *lines && fd >= 0 && write(fd, "flush\n", 6) < 0) {
-		free(lines); /* what could not be sent is said below */
-		lines = read_file(path.data);
-	} else if (lines && *lines) {
+	if (lines && *lines) {
+		/* What a flush cannot send is said by the lines it leaves. */
+		if (fd < 0 || write(fd, "flush\n", 6) < 0)
+			fprintf(stderr, "sandboxfs: %s: flush: %s\n", name, strerror(errno));
 		free(lines);
 		lines = read_file(path.data);
 	}

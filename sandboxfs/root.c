@@ -275,14 +275,12 @@ static int place_of(struct top *t, struct sandbox *sb, struct node **out)
 
 static int entry_of_sandbox(struct top *t, struct op *op, struct sandbox *sb, struct node_entry *e)
 {
-	double timeout;
 	int err = place_of(t, sb, &e->node);
 
 	if (err)
 		return err;
-	err = place_getattr(e->node, op, NULL, &e->attr, &timeout);
 	e->entry_timeout = 0;
-	e->attr_timeout = timeout;
+	err = place_getattr(e->node, op, NULL, &e->attr, &e->attr_timeout);
 	if (err) {
 		node_put(e->node);
 		return -ENOENT;

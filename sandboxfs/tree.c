@@ -486,11 +486,14 @@ static bool same_inode(const struct wnode *n, const struct fileop_attr *a)
 }
 
 /* Names that would leave their directory, and types a file system does not have, come from no honest server. */
-static bool acceptable(const char *name, const struct fileop_attr *a)
+bool tree_acceptable_name(const char *name)
 {
-	if (!*name || strlen(name) > 255 || strchr(name, '/') || strcmp(name, ".") == 0 ||
-		strcmp(name, "..") == 0 || a->size > INT64_MAX)
-		return false;
+	return *name && strlen(name) <= 255 && !strchr(name, '/') && strcmp(name, ".") != 0 &&
+		   strcmp(name, "..") != 0;
+}
+
+static bool acceptable_attr(const struct fileop_attr *a)
+{
 	switch (a->mode & S_IFMT) {
 	case S_IFREG:
 	case S_IFDIR:
@@ -499,7 +502,7 @@ static bool acceptable(const char *name, const struct fileop_attr *a)
 	case S_IFSOCK:
 	case S_IFCHR:
 	case S_IFBLK:
-		return true;
+		return a->size <= INT64_MAX;
 	default:
 		return false;
 	}
@@ -513,7 +516,7 @@ int tree_intern(
 	struct wnode *n, *fresh;
 	int err;
 
-	if (!acceptable(name, a)) {
+	if (!tree_acceptable_name(name) || !acceptable_attr(a)) {
 		log_error(
 			"%s: its server sent a name or an attribute that cannot be", sandbox_name(t->sandbox));
 		return -EIO;

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "cleanup.h"
+#include "log.h"
 #include "tree_impl.h"
 
 enum { PART = 1 << 20, MAX_ENTRIES = 10000000 };
@@ -48,6 +49,12 @@ static int add_entry(struct wdir *d, struct reader *r)
 		free(e.name);
 		free(e.link);
 		return -EPROTO;
+	}
+	if (!tree_acceptable_name(e.name)) { /* the others are listed */
+		log_error("a server sent a name that cannot be");
+		free(e.name);
+		free(e.link);
+		return 0;
 	}
 	if (d->count == d->size) {
 		size_t n = d->size ? d->size * 2 : 64;
@@ -213,10 +220,11 @@ static int fill(struct wdir *d, struct wnode *n, off_t off, struct node_filler *
 		return err;
 	for (size_t i = (size_t)off; i < d->count + 2; i++) {
 		const struct dir_entry *de = i < 2 ? NULL : &d->entries[i - 2];
+		const char *name = de ? de->name : dots[i & 1];
 		struct node_entry e = {.node = NULL};
 		struct stat st = {.st_mode = S_IFDIR, .st_ino = 1};
 		/* root/workspace is a link here (tree_names.c): it is looked up by name */
-		bool plain = !de || (system && strcmp(de->name, "workspace") == 0) || !node_filler_plus(f);
+		bool plain = !de || (system && strcmp(name, "workspace") == 0) || !node_filler_plus(f);
 
 		if (de)
 			tree_stat(n->tree, &de->attr, NULL, &st);
@@ -225,7 +233,7 @@ static int fill(struct wdir *d, struct wnode *n, off_t off, struct node_filler *
 			return err;
 		if (err == -EIO)
 			continue; /* a name no file system has: said in the log */
-		if (!node_filler_add(f, de ? de->name : dots[i], &st, err ? NULL : &e, (off_t)i + 1)) {
+		if (!node_filler_add(f, name, &st, err ? NULL : &e, (off_t)i + 1)) {
 			if (!err)
 				node_put(e.node);
 			break;

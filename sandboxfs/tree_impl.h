@@ -144,6 +144,7 @@ struct wnode *tree_find_child(
 void tree_forget_name(struct wnode *parent, const char *name);
 void tree_move_name(struct wnode *parent, const char *name, struct wnode *newparent,
 	const char *newname, bool exchange);
+bool tree_acceptable_name(const char *name);
 /* A path of the node in the sandbox. which: the number of the dentry to use. 0, -ESTALE if there is no such, -ENOMEM. */
 int tree_path(struct wnode *n, unsigned which, struct buf *out);
 /* The path of name in a directory. */

@@ -29,9 +29,9 @@ struct buf {
 	}
 #define AUTO_BUF __attribute__((cleanup(buf_release))) struct buf
 
-void buf_release(struct buf *b); /* frees the memory; the buffer is empty again and usable */
-void buf_clear(struct buf *b);	 /* empties it and keeps the memory */
-char *buf_steal(struct buf *b);	 /* returns new: the NUL-terminated content; NULL if failed */
+void buf_release(struct buf *b);    /* frees the memory; the buffer is empty again and usable */
+void buf_clear(struct buf *b);      /* empties it and keeps the memory */
+char *buf_steal(struct buf *b);     /* returns new: the NUL-terminated content; NULL if failed */
 int buf_error(const struct buf *b); /* 0 or -ENOMEM */
 
 /* Makes room for n more bytes and returns where they go (NULL: out of memory). Does not change size. */

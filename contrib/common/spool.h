@@ -35,7 +35,7 @@ int spool_append_gap(struct spool *s, enum spool_view stream, uint64_t n);
 void spool_end(struct spool *s);
 bool spool_ended(struct spool *s);
 
-uint64_t spool_size(struct spool *s, enum spool_view view);	 /* offset of its end */
+uint64_t spool_size(struct spool *s, enum spool_view view);  /* offset of its end */
 uint64_t spool_first(struct spool *s, enum spool_view view); /* offset of the oldest byte kept */
 
 /*
@@ -44,7 +44,7 @@ uint64_t spool_first(struct spool *s, enum spool_view view); /* offset of the ol
  * With stream not NULL, the bytes returned are all of one stream, which is told there.
  */
 ssize_t spool_pread(struct spool *s, enum spool_view view, void *p, size_t n, uint64_t off,
-					enum spool_view *stream, uint64_t *next);
+	enum spool_view *stream, uint64_t *next);
 
 /* cb(arg) is called after each append and at the end, until spool_unwatch returns. It must not block nor call spool_watch/unwatch. */
 struct spool_watch;

@@ -112,11 +112,11 @@ static struct fuse_open_out open_out(const struct node_open *o)
 	return out;
 }
 
-static struct op *begin(fuse_req_t req)
+static struct op *begin(fuse_req_t req, const struct node *n)
 {
 	struct front *f = front_of(req);
 
-	return op_new(f, f->ops, req);
+	return op_new(f, f->ops, req, n->ops->patient);
 }
 
 /* --- names --- */
@@ -124,7 +124,7 @@ static struct op *begin(fuse_req_t req)
 static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -149,7 +149,7 @@ static void do_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 static void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	struct stat st = {.st_mode = 0};
 	double timeout = 0;
 
@@ -165,7 +165,7 @@ static void do_setattr(
 	fuse_req_t req, fuse_ino_t ino, struct stat *attr, int valid, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	struct stat st = {.st_mode = 0};
 	double timeout = 0;
 
@@ -181,7 +181,7 @@ static void do_setattr(
 static void do_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	char *text = NULL;
 	int err;
 
@@ -198,7 +198,7 @@ static void do_readlink(fuse_req_t req, fuse_ino_t ino)
 static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
 	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -209,7 +209,7 @@ static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -219,7 +219,7 @@ static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 static void do_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, const char *name)
 {
 	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -230,7 +230,7 @@ static void do_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, cons
 static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -241,7 +241,7 @@ static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const 
 static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 
 	if (op)
 		answer(op, dir->ops->unlink ? dir->ops->unlink(dir, op, name) : -EPERM);
@@ -250,7 +250,7 @@ static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 
 	if (op)
 		answer(op, dir->ops->rmdir ? dir->ops->rmdir(dir, op, name) : -EPERM);
@@ -260,7 +260,7 @@ static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	const char *newname, unsigned flags)
 {
 	struct node *dir = node_of(req, parent), *newdir = node_of(req, newparent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 
 	if (!op)
 		return;
@@ -277,7 +277,7 @@ static void do_create(
 	fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req);
+	struct op *op = begin(req, dir);
 	struct node_entry e = {.node = NULL};
 	struct node_open o = {.flags = fi->flags};
 	struct front *f;
@@ -311,7 +311,7 @@ static void do_create(
 static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	struct node_open o = {.flags = fi->flags};
 	int err;
 
@@ -331,7 +331,7 @@ static void do_read(
 	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op, n->ops->read ? n->ops->read(n, op, file_of(fi), size, off) : -EACCES);
@@ -341,7 +341,7 @@ static void do_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size,
 	struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	size_t done = size;
 	int err;
 
@@ -357,7 +357,7 @@ static void do_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size,
 static void do_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op, n->ops->flush ? n->ops->flush(n, op, file_of(fi)) : 0);
@@ -366,7 +366,7 @@ static void do_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op, n->ops->release ? n->ops->release(n, op, file_of(fi)) : 0);
@@ -375,7 +375,7 @@ static void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void do_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op, n->ops->fsync ? n->ops->fsync(n, op, file_of(fi), datasync) : 0);
@@ -385,7 +385,7 @@ static void do_fallocate(
 	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op,
@@ -396,7 +396,7 @@ static void do_lseek(
 	fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	off_t out = 0;
 	int err;
 
@@ -413,7 +413,7 @@ static void do_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct
 	fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
 	struct node *in = node_of(req, ino), *out = node_of(req, ino_out);
-	struct op *op = begin(req);
+	struct op *op = begin(req, in);
 	size_t done = 0;
 	int err;
 
@@ -437,7 +437,7 @@ static void do_poll(
 	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	unsigned revents = 0;
 	int err;
 
@@ -504,7 +504,7 @@ bool node_filler_add(struct node_filler *f, const char *name, const struct stat 
 static void do_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	struct node_open o = {.flags = fi->flags};
 	int err;
 
@@ -524,7 +524,7 @@ static void list(
 	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	struct node_filler f = {.req = req, .size = size, .plus = plus};
 	int err;
 
@@ -558,7 +558,7 @@ static void do_readdirplus(
 static void do_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op, n->ops->releasedir ? n->ops->releasedir(n, op, file_of(fi)) : 0);
@@ -567,7 +567,7 @@ static void do_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info 
 static void do_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	struct statvfs st = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
 	int err;
 
@@ -599,7 +599,7 @@ static void answer_xattr(struct op *op, int err, void *value, size_t n, size_t s
 static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	void *value = NULL;
 	size_t len = 0;
 
@@ -614,7 +614,7 @@ static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 	void *names = NULL;
 	size_t len = 0;
 
@@ -630,7 +630,7 @@ static void do_setxattr(
 	fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op, n->ops->setxattr ? n->ops->setxattr(n, op, name, value, size, flags) : -ENOTSUP);
@@ -639,7 +639,7 @@ static void do_setxattr(
 static void do_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	struct node *n = node_of(req, ino);
-	struct op *op = begin(req);
+	struct op *op = begin(req, n);
 
 	if (op)
 		answer(op, n->ops->removexattr ? n->ops->removexattr(n, op, name) : -ENOTSUP);

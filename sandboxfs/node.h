@@ -53,6 +53,11 @@ bool node_filler_plus(const struct node_filler *f); /* does the kernel want attr
 
 struct node_ops {
 	void (*destroy)(struct node *n); /* the last reference is gone: free it */
+	/*
+	 * An interval timer of the caller (SIGALRM with a handler, as git's progress display has) does not end its requests, as it
+	 * ends none on a disk. False for control files, where `alarm` is a way to limit a wait.
+	 */
+	bool patient;
 
 	int (*lookup)(struct node *dir, struct op *op, const char *name, struct node_entry *out);
 	int (*getattr)(struct node *n, struct op *op, void *file, struct stat *st, double *timeout);

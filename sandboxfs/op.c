@@ -69,7 +69,7 @@ static uint64_t status_mask(const char *status, const char *name)
 }
 
 /* Does a signal wait for this thread that means: give up? A caller that is gone has given up. */
-static bool caller_gives_up(pid_t tid)
+static bool caller_gives_up(pid_t tid, bool patient)
 {
 	static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGKILL, SIGALRM};
 	char path[64], text[4096];
@@ -89,6 +89,8 @@ static bool caller_gives_up(pid_t tid)
 	for (size_t i = 0; i < sizeof stops / sizeof stops[0]; i++)
 		wanted |= 1ULL << (stops[i] - 1);
 	pending = status_mask(text, "\nSigPnd:") | status_mask(text, "\nShdPnd:");
+	if (patient)
+		wanted &= ~(status_mask(text, "\nSigCgt:") & 1ULL << (SIGALRM - 1));
 	return (pending & ~status_mask(text, "\nSigBlk:") & wanted) != 0;
 }
 
@@ -124,7 +126,7 @@ static void look_at_interrupted(struct op_table *t)
 		if (!op)
 			return;
 		after = op->number;
-		if (caller_gives_up(op->pid)) {
+		if (caller_gives_up(op->pid, op->patient)) {
 			pthread_mutex_lock(&t->lock);
 			clear_interrupted(t, op);
 			pthread_mutex_unlock(&t->lock);
@@ -248,7 +250,7 @@ static void on_interrupt(fuse_req_t req, void *number_as_pointer)
 	}
 }
 
-struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req)
+struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req, bool patient)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct op *op = calloc(1, sizeof *op);
@@ -261,6 +263,7 @@ struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req)
 	op->front = f;
 	op->uid = ctx->uid;
 	op->pid = ctx->pid;
+	op->patient = patient;
 	atomic_init(&op->refs, 1);
 	call_init(&op->call, ctx->pid);
 	pthread_mutex_lock(&t->lock);

@@ -17,6 +17,7 @@ struct op {
 	uint64_t number; /* key in the table */
 	uid_t uid;
 	pid_t pid;
+	bool patient;     /* a caught SIGALRM does not cancel it */
 	_Atomic int refs; /* the one who answers, and whoever cancels at this moment */
 	/* under call.lock */
 	void (*parked)(struct op *op, void *arg);
@@ -33,7 +34,7 @@ void op_table_cancel_all(struct op_table *t);
 uint64_t op_table_active(struct op_table *t, uint64_t *total);
 
 /* NULL: out of memory, the request has been answered with ENOMEM. */
-struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req);
+struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req, bool patient);
 struct op_table *front_ops(struct front *f);
 /* The answer is about to be given: takes the op out of the table and frees it. The request stays with the caller. */
 fuse_req_t op_finish(struct op *op);

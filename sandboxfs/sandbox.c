@@ -544,8 +544,10 @@ void sandbox_note_boot(
 	sb->workspace_ino = workspace_ino;
 	sb->avail = avail;
 	pthread_mutex_unlock(&sb->lock);
-	if (changed)
-		sandbox_invalidate(sb);
+	/* Not here: this thread may answer the very read that holds a page to be dropped. */
+	void *files = changed ? sandbox_files(sb) : NULL;
+	if (files)
+		sb->files_ops->invalidate_soon(files);
 }
 
 uint64_t sandbox_avail(struct sandbox *sb)
@@ -706,6 +708,9 @@ void sandbox_release_attachments(struct sandbox *sb)
 	a = sb->attachments;
 	sb->attachments = NULL;
 	pthread_mutex_unlock(&sb->lock);
+	void *files = sandbox_files(sb);
+	if (files)
+		sb->files_ops->end(files);
 	for (; a; a = next) {
 		next = a->next;
 		a->release(a->data);

@@ -124,10 +124,12 @@ void sandbox_drop_caches(struct sandbox *sb);
 struct sandbox_files {
 	int (*barrier)(void *files, struct call *c);
 	void (*invalidate)(void *files);
+	void (*invalidate_soon)(void *files); /* the same, on a thread that answers no request */
 	void (*describe_sync)(void *files, struct buf *out);
 	int (*retry)(void *files, struct call *c, const char *path);
 	int (*discard)(void *files, struct call *c, const char *path);
 	void (*drop_caches)(void *files);
+	void (*end)(void *files);  /* the mount ends: gives back what keeps the sandbox */
 	void (*free)(void *files); /* at the sandbox's last put */
 };
 /* The first call per sandbox counts; returns what is set. */

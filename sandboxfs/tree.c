@@ -643,6 +643,7 @@ void tree_set_control(struct sandbox *sb, struct node *ctl)
 
 const struct node_ops wnode_ops = {
 	.destroy = wnode_destroy,
+	.patient = true,
 	.lookup = tree_lookup,
 	.getattr = tree_getattr,
 	.setattr = tree_setattr,

@@ -1,6 +1,6 @@
 /*
  * The closer: a thread per tree, started when first needed. It sends CLOSE for handles that were released, so that close(2) does not
- * wait for it, and tries what could not be sent again every other second.
+ * wait for it, tries what could not be sent again every other second, and lets the kernel forget what a server that is gone had said.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -48,11 +48,13 @@ static bool closer_waits(struct tree *t)
 {
 	struct timespec until;
 
+	if (t->stale)
+		return true;
 	if (!t->retry)
 		return pthread_cond_wait(&t->closer_wake, &t->closer_lock) == 0;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += RETRY_SECONDS;
-	while (t->retry && !t->closing_count && !t->closer_stop)
+	while (t->retry && !t->closing_count && !t->closer_stop && !t->stale)
 		if (pthread_cond_timedwait(&t->closer_wake, &t->closer_lock, &until) == ETIMEDOUT)
 			return false;
 	return true;
@@ -67,12 +69,16 @@ static void *closer_thread(void *arg)
 		bool due = t->closing_count == 0 && !closer_waits(t);
 		uint64_t *list = t->closing;
 		size_t count = t->closing_count;
+		bool stale = t->stale;
 
+		t->stale = false;
 		t->closing = NULL;
 		t->closing_count = t->closing_size = 0;
 		if (due)
 			t->retry = false;
 		pthread_mutex_unlock(&t->closer_lock);
+		if (stale)
+			tree_invalidate(t);
 		close_all(t, list, count);
 		free(list);
 		if (due && retry_unsent(t))
@@ -93,6 +99,15 @@ static void wake_closer(struct tree *t)
 	pthread_cond_signal(&t->closer_wake);
 }
 
+void tree_invalidate_soon(void *tree)
+{
+	struct tree *t = tree;
+	AUTO_UNLOCK(&t->closer_lock);
+
+	t->stale = true;
+	wake_closer(t);
+}
+
 void tree_retry_later(struct tree *t)
 {
 	AUTO_UNLOCK(&t->closer_lock);
@@ -105,6 +120,8 @@ void tree_close_handle(struct tree *t, uint64_t handle)
 {
 	AUTO_UNLOCK(&t->closer_lock);
 
+	if (t->closer_stop)
+		return; /* the server of the handles is about to end */
 	if (t->closing_count == t->closing_size) {
 		size_t n = t->closing_size ? t->closing_size * 2 : 64;
 		uint64_t *more = reallocarray(t->closing, n, sizeof *more);
@@ -119,13 +136,19 @@ void tree_close_handle(struct tree *t, uint64_t handle)
 
 void tree_closer_stop(struct tree *t)
 {
+	bool join;
+
 	pthread_mutex_lock(&t->closer_lock);
 	t->closer_stop = true;
 	t->closing_count = 0;
+	join = t->has_closer;
+	t->has_closer = false;
 	pthread_cond_signal(&t->closer_wake);
 	pthread_mutex_unlock(&t->closer_lock);
 	call_cancel(&t->closer_call);
-	if (t->has_closer)
+	if (join)
 		pthread_join(t->closer, NULL);
 	free(t->closing);
+	t->closing = NULL;
+	t->closing_size = 0;
 }

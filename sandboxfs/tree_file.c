@@ -396,15 +396,6 @@ int tree_flush(struct node *node, struct op *op, void *file)
 	return untouched ? 0 : tree_settle(n, op_call(op), NULL, NULL);
 }
 
-static void settle_untouched(struct wnode *n)
-{
-	struct call c;
-
-	call_init(&c, 0);
-	(void)tree_settle(n, &c, NULL, NULL); /* what fails is kept and listed in ctl/sync */
-	call_destroy(&c);
-}
-
 int tree_release(struct node *node, struct op *op, void *file)
 {
 	struct wnode *n = wnode_of(node);
@@ -412,8 +403,9 @@ int tree_release(struct node *node, struct op *op, void *file)
 	bool keep;
 
 	(void)op;
-	if (f->staged && !f->wrote)
-		settle_untouched(n);
+	if (op && f->staged && !f->wrote)
+		(void)tree_settle(
+			n, op_call(op), NULL, NULL); /* what fails is kept and listed in ctl/sync */
 	pthread_mutex_lock(&n->lock);
 	/* The close said so: these bytes are still to be sent. */
 	keep = n->buffer_file == f || f->staged;

@@ -116,7 +116,7 @@ struct tree {
 	pthread_mutex_t closer_lock;
 	pthread_cond_t closer_wake;
 	pthread_t closer;
-	bool has_closer, closer_stop, retry;
+	bool has_closer, closer_stop, retry, stale;
 	struct call closer_call;
 	uint64_t *closing;
 	size_t closing_count, closing_size;
@@ -168,6 +168,8 @@ void tree_put_nodes(struct wnode **list, size_t n);
 void tree_retry_later(struct tree *t);
 /* Queues a CLOSE. */
 void tree_close_handle(struct tree *t, uint64_t handle);
+/* The kernel is to forget what it was told: the server was started anew. */
+void tree_invalidate_soon(void *tree);
 void tree_closer_stop(struct tree *t);
 
 /* --- tree_show.c --- */
@@ -276,6 +278,9 @@ int tree_salvage(struct wnode *n, struct wfile *f, struct call *c);
 void tree_forget_conflict(struct tree *t, const char *path);
 void tree_describe_conflicts(struct tree *t, struct buf *out);
 void tree_free_conflicts(struct tree *t);
+
+/* --- tree_sync.c --- */
+void tree_invalidate(void *tree);
 
 /* --- tree_dir.c --- */
 int tree_opendir(struct node *n, struct op *op, struct node_open *o);

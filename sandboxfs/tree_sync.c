@@ -119,7 +119,7 @@ static void check_open(struct tree *t, struct front *f, struct wnode **list, siz
 	call_destroy(&c);
 }
 
-static void invalidate(void *files)
+void tree_invalidate(void *files)
 {
 	struct tree *t = files;
 	struct front *f = server_front(sandbox_server(t->sandbox));
@@ -221,9 +221,24 @@ static void drop_caches(void *files)
 	tree_put_nodes(list, n);
 }
 
+static void end(void *files)
+{
+	struct tree *t = files;
+	struct node *ctl;
+
+	tree_closer_stop(t); /* it tells the kernel things, and the front goes next */
+	pthread_mutex_lock(&t->lock);
+	ctl = t->control;
+	t->control = NULL;
+	pthread_mutex_unlock(&t->lock);
+	node_put(ctl);
+}
+
 const struct sandbox_files tree_files_ops = {
 	.barrier = barrier,
-	.invalidate = invalidate,
+	.invalidate = tree_invalidate,
+	.invalidate_soon = tree_invalidate_soon,
+	.end = end,
 	.describe_sync = describe_sync,
 	.retry = retry,
 	.discard = discard,

@@ -16,7 +16,7 @@
  *   DELETE /api/sandboxfs/commands/ID       forgets the record of an ended one; 409 RESOURCE_BUSY while it runs
  *
  * A frame is a header of 16 bytes, little-endian: u8 type, u8 stream (1 stdout, 2 stderr), u16 0, u32 length of the
- * payload, u64 time (microseconds since 1970), then the payload.
+ * payload, u64 time (microseconds since 1970; of STARTED and EXIT the command's own), then the payload.
  */
 #ifndef SBX_FRAMES_H
 #define SBX_FRAMES_H

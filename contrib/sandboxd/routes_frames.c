@@ -26,10 +26,15 @@ struct frames {
 	int64_t said; /* when the last frame was made */
 };
 
-static void frame_header(struct buf *out, enum frame_type type, enum spool_view stream, size_t n)
+/* when: NULL for now. A start and an end have times of their own: they may be told again after a broken link. */
+static void frame_header(struct buf *out, enum frame_type type, enum spool_view stream, size_t n,
+	const struct timespec *when)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_REALTIME, &t);
+	if (when)
+		t = *when;
+	else
+		clock_gettime(CLOCK_REALTIME, &t);
 	buf_u8(out, (uint8_t)type);
 	buf_u8(out, (uint8_t)stream);
 	buf_u16(out, 0);
@@ -39,7 +44,7 @@ static void frame_header(struct buf *out, enum frame_type type, enum spool_view 
 
 static void frame_started(struct frames *f, struct buf *out)
 {
-	frame_header(out, FRAME_STARTED, SPOOL_BOTH, 4);
+	frame_header(out, FRAME_STARTED, SPOOL_BOTH, 4, &f->command->begin_time);
 	buf_u32(out, (uint32_t)f->command->pid);
 	f->begun = true;
 }
@@ -47,7 +52,7 @@ static void frame_started(struct frames *f, struct buf *out)
 static void frame_exit(struct frames *f, struct buf *out)
 {
 	struct command *c = f->command;
-	frame_header(out, FRAME_EXIT, SPOOL_BOTH, 8);
+	frame_header(out, FRAME_EXIT, SPOOL_BOTH, 8, &c->end_time);
 	buf_u32(out, (uint32_t)c->exit_code);
 	buf_u32(out, (c->timed_out ? FRAME_EXIT_TIMED_OUT : 0u) |
 					 (c->cancelled && !c->timed_out ? FRAME_EXIT_CANCELLED : 0u));
@@ -60,7 +65,7 @@ static int frame_data(struct frames *f, struct buf *out)
 	uint64_t next = f->off;
 	size_t header = out->size;
 	/* The header is made when the length is known, in front of what was read in place. */
-	frame_header(out, FRAME_DATA, SPOOL_STDOUT, 0);
+	frame_header(out, FRAME_DATA, SPOOL_STDOUT, 0, NULL);
 	char *to = buf_reserve(out, PIECE);
 	if (!to)
 		return -ENOMEM;
@@ -68,7 +73,7 @@ static int frame_data(struct frames *f, struct buf *out)
 	if (n <= 0)
 		out->size = header;
 	if (n == -ESPIPE && next > f->off) {
-		frame_header(out, FRAME_GAP, SPOOL_BOTH, 8);
+		frame_header(out, FRAME_GAP, SPOOL_BOTH, 8, NULL);
 		buf_u64(out, next - f->off);
 		f->off = next;
 		return buf_error(out);
@@ -102,7 +107,7 @@ static int frames_next(struct stream *s, struct buf *out)
 		return frame_data(f, out) < 0 ? -EIO : 1;
 	}
 	if (now - f->said >= FRAME_HEARTBEAT_MS) {
-		frame_header(out, FRAME_HEARTBEAT, SPOOL_BOTH, 0);
+		frame_header(out, FRAME_HEARTBEAT, SPOOL_BOTH, 0, NULL);
 		f->said = now;
 	}
 	return 1;

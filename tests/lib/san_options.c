@@ -31,7 +31,7 @@ const char *__tsan_default_options(void)
 
 const char *__tsan_default_suppressions(void)
 {
-	return "race:^writev$\n";
+	return "race:writev\n";
 }
 
 const char *__ubsan_default_options(void)

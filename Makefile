@@ -106,8 +106,8 @@ lint: lint-format lint-tidy
 lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS)
 lint-tidy:
-	$(CLANG_TIDY) --quiet $(sort $(FS_SRC) $(D_SRC)) -- -std=c17 $(ALL_CPPFLAGS) \
-		$(call pkg_cflags,$(TEST_PKGS))
+	printf '%s\n' $(sort $(FS_SRC) $(D_SRC)) | xargs -n 4 -P "$$(nproc)" sh -c \
+		'$(CLANG_TIDY) --quiet "$$@" -- -std=c17 $(ALL_CPPFLAGS) $(call pkg_cflags,$(TEST_PKGS))' sh
 
 install: all
 	install -D -m 755 $(BUILD)/sandboxfs $(DESTDIR)$(PREFIX)/bin/sandboxfs

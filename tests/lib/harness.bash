@@ -170,6 +170,8 @@ api() {
 	if [ "$SERVER" = tcp ]; then
 		curl_server "$1" -d "$2"
 	else
+		# on local: the first use of the sandbox starts its server
+		[ -n "$(api_socket)" ] || ls "$W" >/dev/null
 		curl -sS -m $((30 * SLOW)) --unix-socket "$(api_socket)" -d "$2" "http://localhost$1"
 	fi
 }

@@ -407,19 +407,14 @@ int tree_release(struct node *node, struct op *op, void *file)
 		(void)tree_settle(
 			n, op_call(op), NULL, NULL); /* what fails is kept and listed in ctl/sync */
 	pthread_mutex_lock(&n->lock);
-	/* The close said so: these bytes are still to be sent. */
+	/* The close said so: these bytes are still to be sent. Whoever sends them takes the file away afterwards. */
 	keep = n->buffer_file == f || f->staged;
-	f->released = true;
+	f->released = keep;
 	pthread_mutex_unlock(&n->lock);
-	if (keep && tree_gone_by_us(n)) {
-		pthread_mutex_lock(&n->lock);
-		f->staged = f->unborn = false;
-		pthread_mutex_unlock(&n->lock);
-		tree_clear_buffer(n);
-		keep = false;
-	}
 	if (!keep)
 		tree_remove_file(n, f);
+	else if (op && tree_gone_by_us(n))
+		(void)tree_drop_unsent(n, op_call(op)); /* nobody can read them any more */
 	tree_note_dirty(n);
 	return 0;
 }

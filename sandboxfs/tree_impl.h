@@ -266,7 +266,7 @@ int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *se
 /* The same for the children of dir that have no name in the sandbox yet or are staged; only for name if not NULL. */
 int tree_settle_children(struct wnode *dir, const char *name, struct call *c);
 /* Gives up what is unsent. */
-void tree_drop_unsent(struct wnode *n);
+int tree_drop_unsent(struct wnode *n, struct call *c);
 /* A handle to reach the node by, 0 if it has none open. */
 uint64_t tree_any_handle(struct wnode *n);
 void tree_note_attr(struct wnode *n, const struct fileop_attr *a);

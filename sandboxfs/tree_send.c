@@ -280,10 +280,12 @@ int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *
 	size_t size = n->buffer_used;
 	int err;
 
-	/* busy is ours: nobody else changes what is read here without the lock */
+	/* f and staged stay while busy is ours: with unsent bytes they are not taken away, others may be at any time. */
+	pthread_mutex_lock(&n->lock);
 	for (struct wfile *g = n->files; g; g = g->next)
 		if (g->staged)
 			staged = g;
+	pthread_mutex_unlock(&n->lock);
 	*sent = size || (commit && staged);
 	if (!*sent)
 		return 0;
@@ -359,8 +361,12 @@ int tree_settle_children(struct wnode *dir, const char *name, struct call *c)
 	return err;
 }
 
-void tree_drop_unsent(struct wnode *n)
+int tree_drop_unsent(struct wnode *n, struct call *c)
 {
+	int err = tree_io_begin(n, c);
+
+	if (err)
+		return err;
 	pthread_mutex_lock(&n->lock);
 	for (struct wfile *f = n->files; f; f = f->next)
 		f->staged = f->unborn = false;
@@ -368,7 +374,8 @@ void tree_drop_unsent(struct wnode *n)
 	pthread_mutex_unlock(&n->lock);
 	tree_clear_buffer(n);
 	bury_released(n);
-	tree_note_dirty(n);
+	tree_io_end(n);
+	return 0;
 }
 
 /* Sends the buffer, without giving a stage its name. */

@@ -194,9 +194,7 @@ static int settle_one(struct wnode *n, struct call *c)
 
 static int drop_one(struct wnode *n, struct call *c)
 {
-	(void)c;
-	tree_drop_unsent(n);
-	return 0;
+	return tree_drop_unsent(n, c);
 }
 
 static int retry(void *files, struct call *c, const char *path)

@@ -122,7 +122,7 @@ static int store_cwd(
 	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
 {
 	AUTO_FREE char **words = NULL;
-	const char *word;
+	const char *word = NULL;
 	int err = one_word(c, text, n, &words, &word);
 
 	(void)append; /* one value: the newest holds */
@@ -166,7 +166,7 @@ static int store_timeout(
 	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
 {
 	AUTO_FREE char **words = NULL;
-	const char *word;
+	const char *word = NULL;
 	int64_t ms = 0;
 	int err = one_word(c, text, n, &words, &word);
 
@@ -189,7 +189,7 @@ static int store_session(
 	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
 {
 	AUTO_FREE char **words = NULL;
-	const char *word;
+	const char *word = NULL;
 	int err = one_word(c, text, n, &words, &word);
 
 	(void)ref, (void)append;

@@ -316,7 +316,7 @@ static int process_each(
 	}
 	pthread_mutex_unlock(&set->lock);
 	for (size_t i = 0; i < here.count; i++) {
-		void *object;
+		void *object = NULL;
 		if (process_find(dir, c, here.name[i], &object) < 0)
 			continue;
 		process_put(object);

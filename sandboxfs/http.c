@@ -416,7 +416,8 @@ static void end_silent(struct http *h)
 
 	for (x = h->active; x; x = next) {
 		next = x->next;
-		if (x->timeout_ms >= 0 && now - x->last_activity_ms > x->timeout_ms)
+		/* one that waits its turn is not silent yet */
+		if (x->easy && x->timeout_ms >= 0 && now - x->last_activity_ms > x->timeout_ms)
 			finish(h, x, -ETIMEDOUT);
 	}
 }

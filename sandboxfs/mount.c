@@ -192,22 +192,32 @@ static char *read_file(const char *path)
 	return buf_steal(&b);
 }
 
+/*
+ * The control tree of the mount as a whole. With subdir= the mount is the sandbox's own directory, where `ctl` could be a file of the
+ * sandbox; `.ctl` then is ours, and in the other kinds of mount there is no such name.
+ */
+static const char *control_of(const char *mnt, struct buf *out)
+{
+	buf_printf(out, "%s/.ctl", mnt);
+	if (out->data && access(out->data, F_OK) < 0) {
+		buf_clear(out);
+		buf_printf(out, "%s/ctl", mnt);
+	}
+	return out->data;
+}
+
 static long program_of(const char *mnt)
 {
-	static const char *const places[] = {"ctl/stats", ".ctl/stats"};
+	AUTO_BUF path = BUF_INIT;
+	AUTO_FREE char *text = NULL;
+	const char *p;
 
-	for (size_t i = 0; i < 2; i++) {
-		AUTO_BUF path = BUF_INIT;
-		AUTO_FREE char *text = NULL;
-		char *p;
-
-		buf_printf(&path, "%s/%s", mnt, places[i]);
-		text = path.data ? read_file(path.data) : NULL;
-		p = text ? strstr(text, "pid ") : NULL;
-		if (p && (p == text || p[-1] == '\n'))
-			return strtol(p + 4, NULL, 10);
-	}
-	return 0;
+	if (!control_of(mnt, &path))
+		return 0;
+	buf_str(&path, "/stats");
+	text = path.data ? read_file(path.data) : NULL;
+	p = text && strncmp(text, "pid ", 4) == 0 ? text : text ? strstr(text, "\npid ") : NULL;
+	return p ? strtol(strchr(p, ' '), NULL, 10) : 0;
 }
 
 /* How many processes of this control tree run, each said. */
@@ -271,15 +281,21 @@ static int unsent_in(const char *ctl, const char *name)
 /* Asks every control tree of the mount. */
 static int each_ctl(const char *mnt, int (*ask)(const char *ctl, const char *name))
 {
+	AUTO_BUF control = BUF_INIT, probe = BUF_INIT;
 	struct dirent *e;
 	int count = 0;
-	DIR *d = opendir(mnt);
+	DIR *d;
 
+	if (!control_of(mnt, &control))
+		return 0;
+	buf_printf(&probe, "%s/exec", control.data);
+	if (probe.data && access(probe.data, F_OK) == 0)
+		return ask(control.data, mnt); /* the mount of one sandbox */
+	d = opendir(mnt);
 	while (d && (e = readdir(d))) {
 		AUTO_BUF path = BUF_INIT;
 
-		if (e->d_name[0] == '.' || strcmp(e->d_name, "ctl") == 0 ||
-			strcmp(e->d_name, "workspace") == 0)
+		if (e->d_name[0] == '.' || strcmp(e->d_name, "ctl") == 0)
 			continue;
 		buf_printf(&path, "%s/%s/ctl", mnt, e->d_name);
 		if (path.data && access(path.data, F_OK) == 0)
@@ -287,14 +303,6 @@ static int each_ctl(const char *mnt, int (*ask)(const char *ctl, const char *nam
 	}
 	if (d)
 		closedir(d);
-	for (int i = 0; i < 2; i++) { /* the mount of one sandbox */
-		AUTO_BUF path = BUF_INIT, probe = BUF_INIT;
-
-		buf_printf(&path, "%s/%s", mnt, i ? ".ctl" : "ctl");
-		buf_printf(&probe, "%s/%s/exec", mnt, i ? ".ctl" : "ctl");
-		if (path.data && probe.data && access(probe.data, F_OK) == 0)
-			count += ask(path.data, mnt);
-	}
 	return count;
 }
 

@@ -316,7 +316,8 @@ uid_t op_uid(struct op *op)
 
 void op_reply_err(struct op *op, int err)
 {
-	fuse_reply_err(op_finish(op), -err);
+	/* A number that the kernel refuses would leave its caller waiting for ever. */
+	fuse_reply_err(op_finish(op), err < 0 && err > -512 ? -err : err ? EIO : 0);
 }
 
 void op_reply_data(struct op *op, const void *p, size_t n)

@@ -375,6 +375,8 @@ int options_parse(int argc, char **argv, struct options *o)
 		return err;
 	if (!mnt)
 		return fail("MOUNTPOINT is missing%s%s; see sandboxfs --help", "", "");
+	if (o->kill && !o->unmount)
+		return fail("--kill goes with -u%s%s; see sandboxfs --help", "", "");
 	if (o->unmount && server)
 		return fail("-u takes one MOUNTPOINT; `%s` is too many%s", mnt, "");
 	o->server = strdup(server ? server : "local:");

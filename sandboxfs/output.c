@@ -353,10 +353,10 @@ static bool output_tend(struct kept *item, int64_t now, int64_t *next)
 		output_forget_end(o);
 		if (stopping && !o->exited)
 			output_fail(o, -ECANCELED, "the mount has ended");
-		else if (ended && !(late && err))
+		else if ((ended && !(late && err)) ||
+				 /* or it was answered while the stream was being closed */
+				 atomic_load(&o->phase) != OUTPUT_STARTING || o->exited)
 			output_settle(o, err);
-		else if (atomic_load(&o->phase) != OUTPUT_STARTING || o->exited)
-			output_settle(o, err); /* it was answered while the stream was being closed */
 		else {
 			o->may_run = o->may_run || err != -EHOSTUNREACH;
 			output_fail(o, -ETIMEDOUT, "the sandbox does not answer");

@@ -274,6 +274,7 @@ int sandbox_start(struct sandbox *sb, struct call *c)
 int sandbox_ready(struct sandbox *sb, struct call *c)
 {
 	struct json_object *reply = NULL;
+	bool reachable;
 	int64_t age;
 	int err = sandbox_start(sb, c);
 
@@ -281,8 +282,9 @@ int sandbox_ready(struct sandbox *sb, struct call *c)
 		return err;
 	pthread_mutex_lock(&sb->lock);
 	age = call_now_ms() - sb->answered_ms;
+	reachable = sb->state != SANDBOX_UNREACHABLE;
 	pthread_mutex_unlock(&sb->lock);
-	if (age < FRESH_MS)
+	if (age < FRESH_MS && reachable)
 		return 0;
 	err = sandbox_api(sb, c, "GET", "/api/ping", NULL, &reply);
 	json_object_put(reply);

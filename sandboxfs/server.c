@@ -309,9 +309,14 @@ int server_destroy(struct server *s, struct call *c, const char *name, bool forc
 		return err;
 	}
 	pthread_mutex_lock(&sb->lock);
+	bool mine = !sb->gone;
 	sb->gone = true;
 	waitq_wake(&sb->changed);
 	pthread_mutex_unlock(&sb->lock);
+	if (!mine) { /* another destroys it at this moment */
+		sandbox_put(sb);
+		return -ENOENT;
+	}
 	sandbox_stop(sb);
 	err = s->driver->destroy(s->driver_state, c, name);
 	if (err) { /* it is still there: the next use may start it again */

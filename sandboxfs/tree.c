@@ -114,13 +114,13 @@ void tree_note_dirty(struct wnode *n)
 	struct tree *t = n->tree;
 	bool dirty;
 
+	/* The one place where both locks are held: what is decided must still be true when it is noted. */
+	pthread_mutex_lock(&t->lock);
 	pthread_mutex_lock(&n->lock);
 	dirty = n->buffer_used > 0;
 	for (struct wfile *f = n->files; f && !dirty; f = f->next)
 		dirty = f->staged;
 	pthread_mutex_unlock(&n->lock);
-
-	pthread_mutex_lock(&t->lock);
 	bool was = n->in_dirty;
 	if (dirty && !was)
 		RING_LAST(&t->dirty, n, dirty);
@@ -508,11 +508,16 @@ static bool acceptable_attr(const struct fileop_attr *a)
 	}
 }
 
+/*
+ * What the text of a link may say depends on how deep the link lies (tree_show.c), and the kernel believes a nodeid to be
+ * where it found it. So a link or directory has one place for life: another name of a link is another node, and a directory that the
+ * sandbox moved is a new one, of which the old is stale with all below it.
+ */
 int tree_intern(
 	struct wnode *parent, const char *name, const struct fileop_attr *a, struct wnode **out)
 {
 	struct tree *t = parent->tree;
-	struct dentry *old = NULL;
+	struct dentry *old = NULL, *gone = NULL;
 	struct wnode *n, *fresh;
 	int err;
 
@@ -531,9 +536,20 @@ int tree_intern(
 
 	pthread_mutex_lock(&t->lock);
 	struct wnode **bucket = &t->nodes[hash_inode(a->dev, a->ino) % t->node_buckets];
-	for (n = *bucket; n; n = n->hash_next)
-		if (same_inode(n, a) && node_tryget(&n->node))
-			break;
+	if (S_ISLNK(a->mode) || S_ISDIR(a->mode)) {
+		struct dentry *here = *find_dentry(t, parent, name);
+		n = here && same_inode(here->node, a) && node_tryget(&here->node->node) ? here->node : NULL;
+	} else {
+		for (n = *bucket; n; n = n->hash_next)
+			if (same_inode(n, a) && node_tryget(&n->node))
+				break;
+	}
+	for (struct wnode *w = S_ISDIR(a->mode) && !n ? *bucket : NULL; w; w = w->hash_next)
+		while (same_inode(w, a) && w->dentries) {
+			struct dentry *moved = take_dentry(t, w->dentries);
+			moved->node_next = gone;
+			gone = moved;
+		}
 	if (!n) {
 		n = fresh;
 		fresh = NULL;
@@ -545,6 +561,10 @@ int tree_intern(
 	err = set_dentry(t, parent, name, n, &old);
 	pthread_mutex_unlock(&t->lock);
 	free_dentry(old);
+	for (struct dentry *d = gone; d; d = gone) {
+		gone = d->node_next;
+		free_dentry(d);
+	}
 	if (fresh)
 		node_put(&fresh->node);
 	if (err) {

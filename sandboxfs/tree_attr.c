@@ -259,7 +259,7 @@ int tree_setattr(struct node *node, struct op *op, void *file, const struct stat
 		pthread_mutex_lock(&n->lock);
 		n->changes++;
 		for (struct wfile *f = n->files; f; f = f->next)
-			f->wrote |= f->staged;
+			f->wrote |= f->staged, f->pushed |= f->staged;
 		pthread_mutex_unlock(&n->lock);
 	}
 	err = tree_on_target(n, op_call(op), &job, &b, &body);

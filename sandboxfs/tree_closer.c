@@ -35,6 +35,8 @@ static bool retry_unsent(struct tree *t)
 	for (size_t i = 0; i < n; i++) {
 		pthread_mutex_lock(&list[i]->lock);
 		bool held = list[i]->held_err != 0;
+		for (struct wfile *f = list[i]->files; f && !held; f = f->next)
+			held = f->released; /* a close that was interrupted */
 		pthread_mutex_unlock(&list[i]->lock);
 		if (held && tree_settle(list[i], &t->closer_call, NULL, NULL) < 0)
 			left = true;

@@ -14,7 +14,7 @@
 #include "log.h"
 #include "tree_impl.h"
 
-enum { PART = 1 << 20, MAX_ENTRIES = 10000000 };
+enum { PART = 1 << 20, MAX_ENTRIES = 10000000, MAX_BYTES = 256 << 20, MAX_LINK = 4095 };
 
 struct dir_entry {
 	char *name;
@@ -25,7 +25,7 @@ struct dir_entry {
 struct wdir {
 	pthread_mutex_t lock; /* readdirs of one opening, one after the other */
 	struct dir_entry *entries;
-	size_t count, size;
+	size_t count, size, bytes; /* of names and links */
 	bool fetched;
 };
 
@@ -35,7 +35,7 @@ static void clear(struct wdir *d)
 		free(d->entries[i].name);
 		free(d->entries[i].link);
 	}
-	d->count = 0;
+	d->count = d->bytes = 0;
 	d->fetched = false;
 }
 
@@ -45,12 +45,13 @@ static int add_entry(struct wdir *d, struct reader *r)
 	int err = fileop_get_attr(r, &e.attr);
 
 	e.link = reader_str(r);
-	if (err || !e.name || !e.link || r->bad || d->count >= MAX_ENTRIES) {
+	d->bytes += e.name && e.link ? sizeof e + strlen(e.name) + strlen(e.link) : 0;
+	if (err || !e.name || !e.link || r->bad || d->count >= MAX_ENTRIES || d->bytes > MAX_BYTES) {
 		free(e.name);
 		free(e.link);
 		return -EPROTO;
 	}
-	if (!tree_acceptable_name(e.name)) { /* the others are listed */
+	if (!tree_acceptable_name(e.name) || strlen(e.link) > MAX_LINK) { /* the others are listed */
 		log_error("a server sent a name that cannot be");
 		free(e.name);
 		free(e.link);
@@ -223,6 +224,8 @@ static int fill(struct wdir *d, struct wnode *n, off_t off, struct node_filler *
 		const char *name = de ? de->name : dots[i & 1];
 		struct node_entry e = {.node = NULL};
 		struct stat st = {.st_mode = S_IFDIR, .st_ino = 1};
+		if (n->root_path && n->tree->control && strcmp(name, ".ctl") == 0)
+			continue; /* the sandbox's own would hide the control tree */
 		/* root/workspace is a link here (tree_names.c): it is looked up by name */
 		bool plain = !de || (system && strcmp(name, "workspace") == 0) || !node_filler_plus(f);
 

@@ -155,6 +155,7 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 	if (!f)
 		return err ? err : -ENOMEM;
 	f->flags = o->flags;
+	f->mode = mode;
 	f->handle = batch_client_handle(dir->tree->client);
 	tree_add_open(&b, f->handle, path.data, NULL, flags, mode);
 	err = batch_send(&b);
@@ -357,6 +358,8 @@ static int write_locked(
 	err = n->buffer_used ? tree_push(n, c, false, &a, &sent) : 0;
 	if (!err)
 		err = tree_send(f, c, p, size, off, false, &a);
+	if (!err && a.nlink == 0 && !f->staged && !tree_gone_by_us(n))
+		err = tree_salvage(n, f, c);
 	if (!err)
 		f->pushed = true;
 	return err;
@@ -457,7 +460,7 @@ int tree_fallocate(struct node *node, struct op *op, void *file, int mode, off_t
 	buf_u64(q, (uint64_t)len);
 	pthread_mutex_lock(&n->lock);
 	n->changes++;
-	f->wrote = true;
+	f->wrote = f->pushed = true;
 	pthread_mutex_unlock(&n->lock);
 	err = batch_send(&b);
 	return err ? err : batch_next(&b, &body);
@@ -513,7 +516,7 @@ int tree_copy_range(struct node *nin, struct op *op, void *fin, off_t off, struc
 	buf_u64(q, len);
 	pthread_mutex_lock(&out->lock);
 	out->changes++;
-	to->wrote = true;
+	to->wrote = to->pushed = true;
 	pthread_mutex_unlock(&out->lock);
 	err = batch_send(&b);
 	if (!err)

@@ -8,7 +8,7 @@
  * kernel is told ESTALE and looks the path up anew.
  *
  * Locks: tree.lock covers the tables, dentries and the lists of nodes; wnode.lock covers a node's open files and its
- * buffer. Neither is held while the other is taken, nor over a batch.
+ * buffer. Order: tree.lock, then wnode.lock (tree_note_dirty alone); neither is held over a batch.
  * What must not overlap on one node across a batch (sending its buffer, staging) is serialised by wnode.busy (io_begin, io_end).
  */
 #ifndef SBX_TREE_IMPL_H
@@ -83,6 +83,7 @@ struct wnode {
 struct wfile {
 	struct wnode *node;
 	uint64_t handle;
+	mode_t mode;   /* that a new file was asked to have */
 	int flags;     /* open(2) */
 	bool staged;   /* what is written is not at its name yet */
 	bool unborn;   /* staged, and the name does not exist in the sandbox yet */

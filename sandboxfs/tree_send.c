@@ -100,7 +100,8 @@ int tree_reopen(struct wfile *f, struct call *c)
 	if (err)
 		return err;
 	if (f->unborn)
-		tree_add_open(&b, handle, path.data, NULL, flags | FILEOP_O_CREATE | FILEOP_O_STAGE, 0644);
+		tree_add_open(
+			&b, handle, path.data, NULL, flags | FILEOP_O_CREATE | FILEOP_O_STAGE, f->mode);
 	else
 		tree_add_open(
 			&b, handle, path.data, n, flags | (f->staged ? FILEOP_O_TRUNC | FILEOP_O_STAGE : 0), 0);
@@ -298,8 +299,7 @@ int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *
 		pthread_mutex_lock(&n->lock);
 		n->held_err = err;
 		pthread_mutex_unlock(&n->lock);
-		if (err != -EINTR)
-			tree_retry_later(n->tree);
+		tree_retry_later(n->tree);
 		return err;
 	}
 	pthread_mutex_lock(&n->lock);

@@ -239,8 +239,10 @@ int main(int argc, char **argv)
 	}
 	int status = EXIT_FAILURE;
 	if (daemon) {
-		int sig;
-		sigwait(&ends, &sig);
+		siginfo_t from;
+		/* As pid 1 of a sandbox it is ended from outside alone, whose pids read as 0 in here: not by a command's kill. */
+		while (sigwaitinfo(&ends, &from) < 0 || (getpid() == 1 && from.si_pid != 0))
+			;
 		finish(&server, daemon);
 		status = EXIT_SUCCESS;
 	}

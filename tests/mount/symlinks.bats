@@ -45,6 +45,32 @@ load ../lib/harness
 	done
 }
 
+@test "a second name of a link, less deep, does not borrow the depth of the first" {
+	mkdir -p "$T/v"
+	echo "secret of the host" >"$T/v/victim"
+	x "mkdir -p a/b/c/d/e/f/g/h; ln -s ../../../../../../../..$T/v/victim a/b/c/d/e/f/g/h/link; ln -P a/b/c/d/e/f/g/h/link z"
+	stat "$W/z" "$W/a/b/c/d/e/f/g/h/link" >/dev/null
+	[ "$(cat "$W/z" 2>&1)" != "secret of the host" ]
+	stat "$W/z" "$W/a/b/c/d/e/f/g/h/link" >/dev/null
+	(echo planted >>"$W/z") 2>/dev/null || :
+	[ "$(cat "$T/v/victim")" = "secret of the host" ]
+}
+
+@test "a sandbox's own .ctl does not hide the control tree, its ctl/stats names nobody to end" {
+	[ "$SERVER" = local ] || skip 'needs a mount of its own'
+	local victim
+	sleep 1000 3>&- &
+	victim=$!
+	x "mkdir -p .ctl ctl; echo planted > .ctl/status; echo pid $victim > ctl/stats"
+	"$BUILD/sandboxfs" -u --kill "$MNT"
+	within 30 "$BUILD/sandboxfs" -o sandbox=demo,subdir=workspace local: "$MNT"
+	ls -la "$MNT" >/dev/null
+	[ "$(head -n 1 "$MNT/.ctl/status")" != planted ]
+	within 30 "$BUILD/sandboxfs" -u "$MNT"
+	kill -0 "$victim"
+	kill "$victim"
+}
+
 @test "dangling and looping links list normally" {
 	x 'ln -s nothing dangle; ln -s loop loop; ln -s b a; ln -s a b; echo 1 > real'
 	[ "$(ls "$W" | xargs)" = 'a b dangle loop real' ]

@@ -188,7 +188,7 @@ static struct run *run_table_surplus(struct run_table *t)
 	unsigned kept = 0;
 
 	for (struct run *r = t->newest; r; r = r->next) {
-		if (!r->kept || !atomic_load(&r->over))
+		if (!r->kept || (!atomic_load(&r->over) && atomic_load(&r->state) < RUN_ENDED))
 			continue;
 		kept++;
 		if (!oldest || r->begun < oldest->begun)
@@ -258,18 +258,25 @@ static void run_set_fault(struct run *r, int err, const char *reason)
 		f->message = text;
 }
 
-/* The state changes before the spool ends: who has read to the end finds the exit code there. */
+/*
+ * The state changes before the spool ends: who has read to the end finds the exit code there. Who waits is woken after it: its run's
+ * output is complete, and the table holds what it is to hold.
+ */
 static void run_end(struct run *r, enum run_state state, bool may_run)
 {
 	pthread_mutex_lock(&r->lock);
 	r->may_run = may_run;
 	atomic_store(&r->state, state);
+	pthread_mutex_unlock(&r->lock);
+	spool_end(r->spool);
+	run_get(r); /* the table may let it go here */
+	run_table_prune(r->table);
+	pthread_mutex_lock(&r->lock);
 	atomic_store(&r->over, true);
 	for (struct run_waiter *w = r->waiters; w; w = w->next)
 		call_wake(w->call);
 	pthread_mutex_unlock(&r->lock);
-	spool_end(r->spool);
-	run_table_prune(r->table);
+	run_put(r);
 }
 
 /* The mount ends: what still runs is ended in the sandbox, and nobody will hear of its end. */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "timed.h"
 
 void fault_clear(struct fault *f)
 {
@@ -45,11 +46,7 @@ void call_init(struct call *c, int pid)
 	memset(c, 0, sizeof(*c));
 	c->pid = pid;
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	(void)timed_cond_init(&c->wake); /* CLOCK_MONOTONIC is always there */
 }
 
 void call_destroy(struct call *c)
@@ -103,22 +100,25 @@ void call_wake(struct call *c)
 int call_wait(struct call *c, bool (*done)(void *arg), void *arg, int64_t deadline_ms)
 {
 	AUTO_UNLOCK(&c->lock);
-	struct timespec until = {0};
-	if (deadline_ms >= 0) {
-		until.tv_sec = deadline_ms / 1000;
-		until.tv_nsec = deadline_ms % 1000 * 1000000;
-	}
 	for (;;) {
 		/* What is done is done: a cancel that comes with the answer does not take it away. */
 		if (done(arg))
 			return 0;
 		if (c->cancelled)
 			return -EINTR;
-		if (deadline_ms < 0)
-			pthread_cond_wait(&c->wake, &c->lock);
-		else if (pthread_cond_timedwait(&c->wake, &c->lock, &until) == ETIMEDOUT)
+		if (c->never_waits)
+			return -ENOMEM;
+		if (timed_cond_wait(&c->wake, &c->lock, deadline_ms) == -ETIMEDOUT)
 			return done(arg) ? 0 : c->cancelled ? -EINTR : -ETIMEDOUT;
 	}
+}
+
+int call_may_wait(struct call *c)
+{
+	return !c->never_waits ? 0
+						   : call_fault(c, ENOMEM, NULL,
+								 "no thread can be started to wait for the sandbox; end some "
+								 "programs, or raise ulimit -u");
 }
 
 int64_t call_now_ms(void)

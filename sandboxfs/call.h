@@ -35,8 +35,10 @@ struct call {
 	pthread_mutex_t lock;
 	pthread_cond_t wake; /* CLOCK_MONOTONIC; signalled by call_wake and call_cancel */
 	bool cancelled;      /* under lock */
-	int pid;             /* who asked, for the fault; 0 unknown */
-	struct fault fault;  /* the thread that does the work alone writes it */
+	/* Set before the work begins, by who gives the thread: there is no other to go on meanwhile, so what would wait fails, -ENOMEM. */
+	bool never_waits;
+	int pid;            /* who asked, for the fault; 0 unknown */
+	struct fault fault; /* the thread that does the work alone writes it */
 	/* Called by call_cancel once, without the lock (NULL: none): for work that sleeps elsewhere. Set under lock. */
 	void (*on_cancel)(void *arg);
 	void *on_cancel_arg;
@@ -58,10 +60,12 @@ int call_on_cancel(struct call *c, void (*fn)(void *arg), void *arg);
 void call_wake(struct call *c);
 /*
  * Waits until done(arg) is true (asked with the lock held; what it looks at is changed before call_wake).
- * 0, -EINTR when cancelled, -ETIMEDOUT at deadline_ms (call_now_ms clock; <0: none).
+ * 0, -EINTR when cancelled, -ETIMEDOUT at deadline_ms (call_now_ms clock; <0: none), -ENOMEM if it never waits.
  */
 int call_wait(struct call *c, bool (*done)(void *arg), void *arg, int64_t deadline_ms);
 int64_t call_now_ms(void); /* CLOCK_MONOTONIC */
+/* Before work that waits elsewhere than in call_wait, or must not be begun and left: 0, or -ENOMEM with a fault if c never waits. */
+int call_may_wait(struct call *c);
 
 /* Fills the fault if none is there yet and returns -err: return call_fault(c, ENOTSUP, NULL, "ports/%s: …", …). c may be NULL. */
 int call_fault(struct call *c, int err, const char *code, const char *fmt, ...)

@@ -116,7 +116,7 @@ static struct op *begin(fuse_req_t req, const struct node *n)
 {
 	struct front *f = front_of(req);
 
-	return op_new(f, f->ops, req, n->ops->patient);
+	return op_new(f, f->ops, req, n->ops->patient, loop_is_alone(f->loop));
 }
 
 /* --- names --- */

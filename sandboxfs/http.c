@@ -572,6 +572,11 @@ int http_exchange(
 	out->body = (struct buf)BUF_INIT;
 	if (!x)
 		return -ENOMEM;
+	err = call_may_wait(c);
+	if (err) { /* not even begun: whether it was done must not be in doubt */
+		release(x);
+		return err;
+	}
 	x->call = c;
 	x->reply = out;
 	x->max_reply = r->max_reply ? r->max_reply : DEFAULT_MAX_REPLY;

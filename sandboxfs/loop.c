@@ -5,6 +5,10 @@
  * none waits), then handles the request itself. So a handler may wait for the network as long as it
  * likes, and nothing is handed from thread to thread. Threads beyond a few idle ones end.
  *
+ * If none waits and none can be started (a limit of the user's, no memory), the thread is alone: it handles the request
+ * with a call that never waits, so that whatever needs no server is answered, the rest fails with ENOMEM, and the
+ * requests on which the others wait (an interrupt, a release, the answer's reader) are still read.
+ *
  * SIGUSR1 (with a handler that does nothing and no SA_RESTART, set by main) wakes a blocked reader.
  *
  * libfuse's own loop does the same, but joins its threads before anybody can tell
@@ -15,13 +19,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cleanup.h"
 #include "log.h"
 #include "op_impl.h"
+#include "timed.h"
 
-enum { IDLE_THREADS = 8, STACK_SIZE = 512 * 1024 };
+enum { IDLE_THREADS = 8, STACK_SIZE = 512 * 1024, WAKE_AGAIN_MS = 1000 };
 
 struct worker {
 	pthread_t thread;
@@ -36,7 +40,10 @@ struct loop {
 	unsigned threads;       /* their number */
 	unsigned reading;       /* of these wait for a request */
 	unsigned max_threads;
-	bool ended; /* the session is over */
+	bool alone;             /* one thread handles a request and none reads on */
+	pthread_t alone_thread; /* that one */
+	bool short_of_threads;  /* the last start of a thread failed, and that was logged */
+	bool ended;             /* the session is over */
 	int err;
 	pthread_attr_t attr;
 };
@@ -50,12 +57,42 @@ static int start_thread(struct loop *l)
 	int err = pthread_create(&t, &l->attr, loop_thread, l);
 
 	if (err) {
-		log_error("a thread could not be started: %s", strerror(err));
+		if (!l->short_of_threads)
+			log_error(
+				"a thread could not be started: %s; what must wait fails with ENOMEM meanwhile",
+				strerror(err));
+		l->short_of_threads = true;
 		return -err;
 	}
+	l->short_of_threads = false;
 	l->threads++;
 	l->reading++;
 	return 0;
+}
+
+/* A request was read: sees to it that another thread reads on, or notes that none does. */
+static void note_request(struct loop *l)
+{
+	AUTO_UNLOCK(&l->lock);
+
+	l->reading--;
+	if (l->reading > 0 || l->ended)
+		return;
+	if (l->threads >= l->max_threads || start_thread(l) < 0) {
+		l->alone = true;
+		l->alone_thread = pthread_self();
+	}
+}
+
+/* It has been handled. Is the thread to read the next? */
+static bool note_handled(struct loop *l)
+{
+	AUTO_UNLOCK(&l->lock);
+
+	if (l->alone && pthread_equal(l->alone_thread, pthread_self()))
+		l->alone = false;
+	l->reading++;
+	return l->reading <= IDLE_THREADS && !l->ended;
 }
 
 static void note_end(struct loop *l, int err)
@@ -96,18 +133,9 @@ static void *loop_thread(void *arg)
 			note_end(l, n == -ENODEV ? 0 : n);
 			break;
 		}
-		pthread_mutex_lock(&l->lock);
-		l->reading--;
-		if (l->reading == 0 && l->threads < l->max_threads && !l->ended)
-			start_thread(l); /* a failure is logged; the requests then wait for this one */
-		pthread_mutex_unlock(&l->lock);
-
+		note_request(l);
 		fuse_session_process_buf(l->se, &buf);
-
-		pthread_mutex_lock(&l->lock);
-		l->reading++;
-		stay = l->reading <= IDLE_THREADS && !l->ended;
-		pthread_mutex_unlock(&l->lock);
+		stay = note_handled(l);
 	}
 	free(buf.mem);
 	pthread_mutex_lock(&l->lock);
@@ -133,7 +161,11 @@ int loop_new(struct fuse_session *se, unsigned max_threads, struct loop **out)
 	l->se = se;
 	l->max_threads = max_threads;
 	pthread_mutex_init(&l->lock, NULL);
-	pthread_cond_init(&l->changed, NULL);
+	int err = timed_cond_init(&l->changed);
+	if (err) {
+		free(l);
+		return err;
+	}
 	pthread_attr_init(&l->attr);
 	pthread_attr_setstacksize(&l->attr, STACK_SIZE);
 	pthread_attr_setdetachstate(&l->attr, PTHREAD_CREATE_DETACHED);
@@ -155,12 +187,10 @@ int loop_run(struct loop *l, void (*ended)(void *arg), void *arg)
 	pthread_mutex_lock(&l->lock);
 	while (l->threads) {
 		/* A thread in read(2) on a mount that is still busy hears of the end by a signal only. */
-		struct timespec ts;
 		for (struct worker *w = l->workers; w; w = w->next)
 			pthread_kill(w->thread, SIGUSR1);
-		clock_gettime(CLOCK_REALTIME, &ts);
-		ts.tv_sec++;
-		pthread_cond_timedwait(&l->changed, &l->lock, &ts);
+		/* looked at again whatever ended the wait */
+		(void)timed_cond_wait(&l->changed, &l->lock, call_now_ms() + WAKE_AGAIN_MS);
 	}
 	if (!err)
 		err = l->err;
@@ -172,6 +202,12 @@ unsigned loop_threads(struct loop *l)
 {
 	AUTO_UNLOCK(&l->lock);
 	return l->threads;
+}
+
+bool loop_is_alone(struct loop *l)
+{
+	AUTO_UNLOCK(&l->lock);
+	return l->alone && pthread_equal(l->alone_thread, pthread_self());
 }
 
 void loop_stop(struct loop *l)

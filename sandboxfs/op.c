@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "timed.h"
 
 enum { LOOK_AGAIN_MS = 100 };
 
@@ -147,9 +148,8 @@ static void *interrupt_thread(void *arg)
 			continue;
 		}
 		if (!t->fresh) {
-			int64_t at = call_now_ms() + LOOK_AGAIN_MS;
-			struct timespec ts = {at / 1000, at % 1000 * 1000000};
-			pthread_cond_timedwait(&t->wake, &t->lock, &ts);
+			/* whatever it says, it is time to look */
+			(void)timed_cond_wait(&t->wake, &t->lock, call_now_ms() + LOOK_AGAIN_MS);
 		}
 		t->fresh = false;
 		pthread_mutex_unlock(&t->lock);
@@ -163,20 +163,17 @@ static void *interrupt_thread(void *arg)
 int op_table_new(struct op_table **out)
 {
 	struct op_table *t = calloc(1, sizeof *t);
-	pthread_condattr_t a;
 	int err;
 
 	if (!t)
 		return -ENOMEM;
 	pthread_mutex_init(&t->lock, NULL);
-	pthread_condattr_init(&a);
-	pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-	pthread_cond_init(&t->wake, &a);
-	pthread_condattr_destroy(&a);
-	err = pthread_create(&t->thread, NULL, interrupt_thread, t);
+	err = timed_cond_init(&t->wake);
+	if (!err)
+		err = -pthread_create(&t->thread, NULL, interrupt_thread, t);
 	if (err) {
 		free(t);
-		return -err;
+		return err;
 	}
 	*out = t;
 	return 0;
@@ -250,7 +247,8 @@ static void on_interrupt(fuse_req_t req, void *number_as_pointer)
 	}
 }
 
-struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req, bool patient)
+struct op *op_new(
+	struct front *f, struct op_table *t, fuse_req_t req, bool patient, bool never_waits)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct op *op = calloc(1, sizeof *op);
@@ -266,6 +264,7 @@ struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req, bool pati
 	op->patient = patient;
 	atomic_init(&op->refs, 1);
 	call_init(&op->call, ctx->pid);
+	op->call.never_waits = never_waits;
 	pthread_mutex_lock(&t->lock);
 	op->number = ++t->next_number;
 	op->call.cancelled = t->closing;

@@ -34,7 +34,8 @@ void op_table_cancel_all(struct op_table *t);
 uint64_t op_table_active(struct op_table *t, uint64_t *total);
 
 /* NULL: out of memory, the request has been answered with ENOMEM. */
-struct op *op_new(struct front *f, struct op_table *t, fuse_req_t req, bool patient);
+struct op *op_new(
+	struct front *f, struct op_table *t, fuse_req_t req, bool patient, bool never_waits);
 struct op_table *front_ops(struct front *f);
 /* The answer is about to be given: takes the op out of the table and frees it. The request stays with the caller. */
 fuse_req_t op_finish(struct op *op);
@@ -47,5 +48,7 @@ int loop_run(struct loop *l, void (*ended)(void *arg), void *arg);
 void loop_stop(struct loop *l); /* makes loop_run return; any thread */
 void loop_free(struct loop *l);
 unsigned loop_threads(struct loop *l);
+/* Asked by a handler: does no other thread read on while this one works? Then it must not wait for anything. */
+bool loop_is_alone(struct loop *l);
 
 #endif

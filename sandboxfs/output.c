@@ -496,6 +496,8 @@ int output_start(struct sandbox *sb, struct call *c, const char *id, struct buf 
 	*out = NULL;
 	*may_run = false;
 	/* The second time sandbox_ready knows that its server is gone, and starts it. */
+	if (!err)
+		err = call_may_wait(c);
 	for (int i = 0; !err && i < 2; i++) {
 		err = sandbox_ready(sb, c);
 		if (err)

@@ -245,6 +245,8 @@ int sandbox_start(struct sandbox *sb, struct call *c)
 	}
 	if (!err && (sb->gone || sb->closed))
 		err = call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name);
+	if (!err && (!sb->started || sb->died))
+		err = call_may_wait(c);
 	if (err || (sb->started && !sb->died)) {
 		pthread_mutex_unlock(&sb->lock);
 		return err;

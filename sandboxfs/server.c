@@ -14,6 +14,7 @@
 #include "cleanup.h"
 #include "log.h"
 #include "sandbox_impl.h"
+#include "timed.h"
 #include "version.h"
 
 enum { PROBE_MS = 1000 };
@@ -345,13 +346,11 @@ static void *prober_thread(void *arg)
 	struct server *s = arg;
 
 	for (;;) {
-		struct timespec until;
+		int64_t until = call_now_ms() + PROBE_MS;
 		struct sandbox *sb, *next;
 
 		pthread_mutex_lock(&s->lock);
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += PROBE_MS / 1000;
-		while (!s->stop && pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
+		while (!s->stop && timed_cond_wait(&s->changed, &s->lock, until) == 0)
 			;
 		if (s->stop) {
 			pthread_mutex_unlock(&s->lock);
@@ -418,7 +417,12 @@ int server_new(const struct options *o, struct http *h, struct call *c, struct s
 	s->http = h;
 	s->driver = d;
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->changed, NULL);
+	err = timed_cond_init(&s->changed);
+	if (err) {
+		pthread_mutex_destroy(&s->lock);
+		free(s);
+		return err;
+	}
 	call_init(&s->stopping, 0);
 	err = d->open(o, c, &s->driver_state);
 	if (!err && !d->many)

@@ -8,6 +8,7 @@
 
 #include "cleanup.h"
 #include "log.h"
+#include "timed.h"
 #include "tree_impl.h"
 
 enum { FIRST_BUCKETS = 256 };
@@ -604,7 +605,6 @@ static int tree_new(struct sandbox *sb, struct tree **out)
 	t->sandbox = sb;
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_mutex_init(&t->closer_lock, NULL);
-	pthread_cond_init(&t->closer_wake, NULL);
 	call_init(&t->closer_call, 0);
 	RING_INIT(&t->granted, granted);
 	RING_INIT(&t->dirty, dirty);
@@ -614,7 +614,9 @@ static int tree_new(struct sandbox *sb, struct tree **out)
 	t->node_buckets = t->dentry_buckets = FIRST_BUCKETS;
 	t->nodes = calloc(t->node_buckets, sizeof *t->nodes);
 	t->dentries = calloc(t->dentry_buckets, sizeof *t->dentries);
-	err = t->nodes && t->dentries ? batch_client_new(sb, &t->client) : -ENOMEM;
+	err = timed_cond_init(&t->closer_wake);
+	if (!err)
+		err = t->nodes && t->dentries ? batch_client_new(sb, &t->client) : -ENOMEM;
 	if (err) {
 		tree_free(t);
 		return err;

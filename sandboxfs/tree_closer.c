@@ -4,13 +4,13 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "cleanup.h"
 #include "log.h"
+#include "timed.h"
 #include "tree_impl.h"
 
-enum { CLOSE_BATCH = 512, RETRY_SECONDS = 2 };
+enum { CLOSE_BATCH = 512, RETRY_MS = 2000 };
 
 static void close_all(struct tree *t, const uint64_t *list, size_t count)
 {
@@ -48,16 +48,13 @@ static bool retry_unsent(struct tree *t)
 /* Waits for work, at most until what could not be sent is due again. Lock held. False: due. */
 static bool closer_waits(struct tree *t)
 {
-	struct timespec until;
-
 	if (t->stale)
 		return true;
 	if (!t->retry)
 		return pthread_cond_wait(&t->closer_wake, &t->closer_lock) == 0;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += RETRY_SECONDS;
+	int64_t until = call_now_ms() + RETRY_MS;
 	while (t->retry && !t->closing_count && !t->closer_stop && !t->stale)
-		if (pthread_cond_timedwait(&t->closer_wake, &t->closer_lock, &until) == ETIMEDOUT)
+		if (timed_cond_wait(&t->closer_wake, &t->closer_lock, until) == -ETIMEDOUT)
 			return false;
 	return true;
 }

@@ -169,3 +169,27 @@ back_again() {
 	}
 	[[ $output == *'No space left'* ]]
 }
+
+# As a user alone: root's processes are not limited so.
+@test "no thread to be had: what needs no server is answered, the rest is ENOMEM, nothing hangs, -u ends" {
+	[ "$(id -u)" != 0 ] || skip 'root has no limit of processes'
+	prepare
+	local pid i
+	pid=$(fs_pid)
+	kill -STOP "$server"
+	# new processes of this user count as well, so the limit is set for the program alone, at what it has now
+	prlimit --pid "$pid" --nproc=1:1
+	work=()
+	for i in $(seq 100); do
+		timed head -c 100 "$W/dir/f$((i % 50 + 1))x" >/dev/null 3>&- &
+		work+=($!)
+	done
+	answers_meanwhile
+	within 2 ls -l "$MNT" >/dev/null
+	wait_until $((limit * 3)) all_ended
+	grep -q 'a thread could not be started' "$MNT/ctl/log"
+	kill -CONT "$server"
+	wait_until 15 test -e "$W/dir/f1"
+	within 30 "$sandboxfs" -u "$MNT"
+	! is_mounted
+}

@@ -23,6 +23,7 @@
 #include "http.h"
 #include "log.h"
 #include "mount.h"
+#include "mount_table.h"
 #include "options.h"
 #include "root.h"
 #include "sandbox.h"
@@ -35,6 +36,7 @@ struct program {
 	struct front *front;
 	sigset_t stops;
 	pthread_t signals;
+	int announced; /* tells sandboxfs -u who we are */
 	bool mounted;
 };
 
@@ -159,6 +161,9 @@ static int bring_up(struct program *p)
 		return err;
 	}
 	p->mounted = true;
+	err = mount_announce(p->options.mountpoint, &p->announced);
+	if (err) /* it works without; only -u will not find the program */
+		log_error("%s: cannot be announced: %s", p->options.mountpoint, strerror(-err));
 	server_set_front(p->server, p->front);
 	return 0;
 }
@@ -281,7 +286,7 @@ static int run(struct program *p)
 
 int main(int argc, char **argv)
 {
-	struct program p = {.mounted = false};
+	struct program p = {.announced = -1};
 	int status = 2;
 
 	if (options_parse(argc, argv, &p.options) == 0) {

@@ -187,3 +187,49 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 	[ -d "$W" ]
 	[ "$(grep -c " $MNT " /proc/mounts)" = 1 ]
 }
+
+in_d_state() { # PATTERN...: a process of this test that no signal ends
+	local p state
+	for p in $(test_processes); do
+		state=$(awk '/^State:/ { print $2 }' "/proc/${p%:*}/status" 2>/dev/null) || continue
+		[ "$state" != D ] || { ps -o pid,stat,wchan:20,args -p "${p%:*}"; return 0; }
+	done
+	return 1
+}
+
+@test "sandboxfs -u ends also when the program is stopped: it says so, --kill ends the program and frees who waited" {
+	local pid reader
+	pid=$(fs_pid)
+	kill -STOP "$pid"
+	cat "$W/nothing-yet" >/dev/null 2>&1 3>&- &
+	reader=$!
+	run within 20 "$sandboxfs" -u -o timeout=2,drain=1 "$MNT"
+	[ "$status" = 1 ]
+	[[ $output == *'no answer within 2 s'*--kill* ]]
+	is_mounted
+	run within 40 "$sandboxfs" -u --kill -o timeout=2,drain=1 "$MNT"
+	[ "$status" = 1 ]
+	[[ $output == *killed* ]]
+	! is_mounted
+	wait_until 5 gone "$pid"
+	wait_until 5 gone "$reader"
+	! in_d_state
+}
+
+@test "sandboxfs -u finds the mount and its program through a relative path and a symlink, and asks a stopped one nothing" {
+	local pid
+	pid=$(fs_pid)
+	ln -s mnt "$T/link"
+	cd "$T"
+	kill -STOP "$pid"
+	# the mount command sees that it is taken, without waiting
+	run within 5 "$sandboxfs" local: link 3>&-
+	[ "$status" = 1 ]
+	[[ $output == *'mounted here already'* ]]
+	run within 5 "$sandboxfs" local: ./mnt/ 3>&-
+	[[ $output == *'mounted here already'* ]]
+	kill -CONT "$pid"
+	within 30 "$sandboxfs" -u link
+	! is_mounted
+	wait_until 5 gone "$pid"
+}

@@ -87,9 +87,11 @@ static int environment_make(struct command *c)
 	return buf_error(&c->environment);
 }
 
-/* A file for stdin: programs that look may seek in it, and no thread has to feed them. */
+/* A file for stdin (unless there is one already): programs that look may seek in it, and no thread has to feed them. */
 static int input_make(struct command *c, const void *p, size_t n)
 {
+	if (c->in >= 0)
+		return 0;
 	if (!n) {
 		c->in = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return c->in < 0 ? -errno : 0;
@@ -159,6 +161,7 @@ static int command_fill(struct command *c, const struct command_spec *spec)
 
 int command_new(struct server *server, const struct command_spec *spec, struct command **out)
 {
+	AUTO_FD int input = spec->input_fd > 0 ? spec->input_fd : -1;
 	if (spec->size > COMMAND_SCRIPT_MAX)
 		return -E2BIG;
 	struct command *c = calloc(1, sizeof *c);
@@ -166,7 +169,8 @@ int command_new(struct server *server, const struct command_spec *spec, struct c
 		return -ENOMEM;
 	atomic_init(&c->references, 1);
 	c->server = server;
-	c->in = c->wake = -1;
+	c->in = steal_fd(&input);
+	c->wake = -1;
 	c->cancel_grace = -1;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_t attr;
@@ -330,6 +334,25 @@ static void earlier(int64_t *at, int64_t other)
 		*at = other;
 }
 
+/* All that is in the pipes by now goes to the spool, for who waits in command_sync. */
+static void pump_sync(struct pump *p)
+{
+	struct command *c = p->c;
+	uint64_t wanted;
+	{
+		AUTO_UNLOCK(&c->lock);
+		wanted = c->sync_wanted;
+		if (c->sync_done == wanted)
+			return;
+	}
+	for (int i = 0; i < 2; i++)
+		for (size_t reads = 0; p->fd[i] >= 0 && reads < LAST_DRAIN / CHUNK && pump_read(p, i);)
+			reads++;
+	AUTO_UNLOCK(&c->lock);
+	c->sync_done = wanted;
+	pthread_cond_broadcast(&c->changed);
+}
+
 /* How long poll may wait, in ms; -1: until something happens. */
 static int pump_patience(const struct pump *p, bool ended)
 {
@@ -352,6 +375,7 @@ static void pump_run(struct pump *p)
 	bool ended = false;
 	for (;;) {
 		pump_look(p);
+		pump_sync(p);
 		bool closed = p->fd[0] < 0 && p->fd[1] < 0;
 		if (!ended && p->leader_seen && (closed || text_monotonic_ms() >= p->quiet_at)) {
 			pump_end(p);
@@ -560,6 +584,15 @@ int command_wait_output(struct command *c, enum spool_view view, uint64_t off, i
 		if (wait_change(c, deadline_ms) == ETIMEDOUT)
 			return -ETIMEDOUT;
 	}
+}
+
+void command_sync(struct command *c)
+{
+	AUTO_UNLOCK(&c->lock);
+	uint64_t wanted = ++c->sync_wanted;
+	wake(c);
+	while (!c->ended && c->sync_done < wanted)
+		pthread_cond_wait(&c->changed, &c->lock);
 }
 
 bool command_ended(struct command *c)

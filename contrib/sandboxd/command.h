@@ -32,6 +32,7 @@ struct command_spec {
 	struct json_object *env; /* borrowed; NULL: none */
 	const void *input;       /* stdin; size 0: /dev/null */
 	size_t input_size;
+	int input_fd;       /* >0: this becomes stdin instead; taken, also on failure */
 	int64_t timeout_ms; /* <0: none */
 	bool timeout_note;  /* say so at the end of stderr */
 	bool listed;
@@ -70,8 +71,9 @@ struct command {
 	int signalled;        /* the newest signal sent by request, 0: none */
 	uint64_t end_size[3]; /* sizes of the three views at the end */
 	struct timespec begin_time, end_time;
-	int64_t cancel_grace; /* >=0: a request to end it, not yet seen by its thread */
-	bool killing;         /* its processes are being ended */
+	uint64_t sync_wanted, sync_done; /* numbers of command_sync */
+	int64_t cancel_grace;            /* >=0: a request to end it, not yet seen by its thread */
+	bool killing;                    /* its processes are being ended */
 	struct proc_set held;
 };
 
@@ -98,6 +100,8 @@ bool command_wait_dead(struct command *c, int64_t deadline_ms);
 
 /* Waits until the view is longer than off, or it has ended, or the deadline. 1: more, 0: ended and no more, -ETIMEDOUT. */
 int command_wait_output(struct command *c, enum spool_view view, uint64_t off, int64_t deadline_ms);
+/* Waits until all that its processes have written by now is in the spool. */
+void command_sync(struct command *c);
 bool command_ended(struct command *c);
 /* Does it run, or did it? False while its start is not decided and when that failed. */
 bool command_has_run(struct command *c);

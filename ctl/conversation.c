@@ -103,7 +103,7 @@ static void conversation_put(struct conversation *v)
 }
 
 int conversation_open(const struct ctl_ref *ref, struct ctl_talk *t,
-	const struct conversation_format *format, struct conversation **out)
+	const struct conversation_format *format, void **state)
 {
 	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
 	struct conversation *v = rs ? calloc(1, sizeof *v) : NULL;
@@ -116,7 +116,7 @@ int conversation_open(const struct ctl_ref *ref, struct ctl_talk *t,
 	v->talk = t;
 	v->last = &v->first;
 	pthread_mutex_init(&v->lock, NULL);
-	*out = v;
+	*state = v;
 	return 0;
 }
 
@@ -136,17 +136,19 @@ static int start_item(struct conversation *v, struct call *c, struct item *it)
 }
 
 /* What a read fails with in the middle of a run, which has no call of its own. */
-static void note_lost(
-	struct sandbox *sb, const struct conversation_format *format, struct run *r, int err)
+static void note_lost(struct sandbox *sb, const struct conversation_format *format, struct run *r,
+	int err, uint64_t lost)
 {
 	struct call c;
 	unsigned long long number = run_number(r);
 	call_init(&c, 0);
 	if (err == -ENODATA)
 		(void)call_fault(&c, ENODATA, NULL,
-			"%s: the oldest output of run %llu is no longer kept; what is left is in runs/%llu, -o "
-			"output-max= keeps more",
-			format->name, number, number);
+			"%s: %llu bytes of the output of run %llu are no longer kept; the next read goes on "
+			"behind "
+			"them, so does tail -c +%llu runs/%llu/logs; -o output-max= keeps more",
+			format->name, (unsigned long long)lost, number,
+			(unsigned long long)spool_first(run_spool(r), SPOOL_BOTH) + 1, number);
 	else
 		(void)call_fault(&c, -err, NULL, "%s: the output of run %llu cannot be read: %s",
 			format->name, number, strerror(-err));
@@ -452,8 +454,10 @@ ssize_t conversation_next(void *state, void *p, size_t n)
 		return next_number(v, p, n);
 	if (it->state == ITEM_WAITING || it->state == ITEM_STARTING)
 		return -EAGAIN;
-	bool started = run_state(it->run) != RUN_RESERVED;
-	ssize_t got = started ? v->format->reader_next(it->reader, it->state == ITEM_OVER, p, n) : 0;
+	uint64_t lost = 0;
+	bool started = run_has_begun(it->run);
+	ssize_t got =
+		started ? v->format->reader_next(it->reader, it->state == ITEM_OVER, p, n, &lost) : 0;
 	if (got == 0 && it->state == ITEM_OVER) {
 		/* An end that is not known is no end of file; JSON has said it in its last event. */
 		int err = v->format->json && started ? 0 : it->err;
@@ -461,7 +465,7 @@ ssize_t conversation_next(void *state, void *p, size_t n)
 		return err;
 	}
 	if (got < 0 && got != -EAGAIN)
-		note_lost(v->sb, v->format, it->run, (int)got);
+		note_lost(v->sb, v->format, it->run, (int)got, lost);
 	return got == 0 ? -EAGAIN : got;
 }
 
@@ -498,32 +502,33 @@ struct conversation_view {
 	void *reader;
 };
 
-int conversation_view_open(const struct ctl_ref *ref, struct run *r,
-	const struct conversation_format *format, struct conversation_view **out)
+int conversation_view_open(
+	const struct ctl_ref *ref, const struct conversation_format *format, void **cursor)
 {
 	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
 	AUTO_FREE struct conversation_view *w = calloc(1, sizeof *w);
+	if (!rs || !w)
+		return -ENOMEM;
+	struct run *r = format->json ? ctl_runs_get_json(rs) : run_table_last(ctl_runs_table(rs));
 	void *reader = r ? format->reader_new(r) : NULL;
-	if (!rs || !w || (r && !reader)) {
-		if (reader)
-			format->reader_free(reader);
-		if (r)
-			run_put(r);
+	if (r && !reader) {
+		run_put(r);
 		return -ENOMEM;
 	}
 	*w = (struct conversation_view){format, ref->sandbox, rs, r, reader};
-	*out = steal(w);
+	*cursor = steal(w);
 	return 0;
 }
 
 ssize_t conversation_view_next(void *view, void *p, size_t n)
 {
 	struct conversation_view *w = view;
-	if (!w->run || run_state(w->run) == RUN_RESERVED)
+	uint64_t lost = 0;
+	if (!w->run || !run_has_begun(w->run))
 		return 0;
-	ssize_t got = w->format->reader_next(w->reader, ctl_runs_settled(w->runs, w->run), p, n);
+	ssize_t got = w->format->reader_next(w->reader, ctl_runs_settled(w->runs, w->run), p, n, &lost);
 	if (got < 0 && got != -EAGAIN)
-		note_lost(w->sb, w->format, w->run, (int)got);
+		note_lost(w->sb, w->format, w->run, (int)got, lost);
 	return got == -EAGAIN ? 0 : got;
 }
 

@@ -28,25 +28,26 @@ struct conversation_format {
 		struct call *c, const char *text, size_t n, bool line, struct conversation_request *out);
 	/* One reader's place in a run (borrowed). NULL: out of memory. */
 	void *(*reader_new)(struct run *r);
-	/* >0 bytes; 0 all is told; -EAGAIN nothing yet; another error is the read's. settled: the run's end may be told. */
-	ssize_t (*reader_next)(void *reader, bool settled, void *p, size_t n);
+	/*
+	 * >0 bytes; 0 all is told; -EAGAIN nothing yet; -ENODATA: *lost bytes are no longer kept, the next call goes on behind them;
+	 * another error is the read's. settled: the run's end may be told.
+	 */
+	ssize_t (*reader_next)(void *reader, bool settled, void *p, size_t n, uint64_t *lost);
 	void (*reader_free)(void *reader);
 };
 
-struct conversation;
+/* An opening to converse: *state new, for the functions that follow, which are as ctl_talk_ops has them. */
 int conversation_open(const struct ctl_ref *ref, struct ctl_talk *t,
-	const struct conversation_format *format, struct conversation **out);
-/* The rest is as ctl_talk_ops has it; state is the conversation. */
+	const struct conversation_format *format, void **state);
 int conversation_line(void *state, struct call *c, const char *text, size_t n);
 int conversation_first(void *state, struct call *c);
 int conversation_document(void *state, struct call *c, const char *text, size_t n);
 ssize_t conversation_next(void *state, void *p, size_t n);
 void conversation_close(void *state);
 
-/* A run told from outside any conversation: what is there so far, never waits. Takes r, which may be NULL. */
-struct conversation_view;
-int conversation_view_open(const struct ctl_ref *ref, struct run *r,
-	const struct conversation_format *format, struct conversation_view **out);
+/* An opening to read alone: the newest run of that format, what is there so far, never waits. As ctl_stream_ops has them. */
+int conversation_view_open(
+	const struct ctl_ref *ref, const struct conversation_format *format, void **cursor);
 ssize_t conversation_view_next(void *view, void *p, size_t n);
 void conversation_view_close(void *view);
 

@@ -195,12 +195,14 @@ static int doc_flush(struct ctl_file *f, struct op *op)
 	int signal = 0;
 	if (ctl_file_reads(f->flags))
 		return 0;
+	enum ctl_flush what;
 	{
 		AUTO_UNLOCK(&d->lock);
 		if (!d->doc.text.size && !d->doc.over)
 			return 0;
+		what = ctl_document_flush(&d->doc, op, &signal);
 	}
-	switch (ctl_document_flush(&d->doc, op, &signal)) {
+	switch (what) {
 	case CTL_FLUSH_SEND:
 		return doc_send(d, op_call(op), true);
 	case CTL_FLUSH_DROP:

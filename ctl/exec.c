@@ -9,8 +9,6 @@
 #include "conversation.h"
 #include "kinds.h"
 
-enum { GONE = ENODATA };
-
 /* Connects, and waits for what was written before: a shell shows the error of an open, not that of a close. */
 int ctl_exec_begin(const struct ctl_ref *ref, struct call *c)
 {
@@ -41,6 +39,7 @@ static int parse(
 struct place {
 	struct run *run; /* borrowed */
 	uint64_t off;
+	struct buf ahead; /* what was read behind bytes that are lost: told after their error */
 };
 
 static void *reader_new(struct run *r)
@@ -51,19 +50,37 @@ static void *reader_new(struct run *r)
 	return at;
 }
 
-static ssize_t reader_next(void *reader, bool settled, void *p, size_t n)
+static void reader_free(void *reader)
 {
 	struct place *at = reader;
-	uint64_t next = at->off;
-	ssize_t got = spool_pread(run_spool(at->run), SPOOL_BOTH, p, n, at->off, NULL, &next);
-	if (got == -ESPIPE) {
-		/* Too slow for what is kept: an error, not a cut; what follows is read next. */
-		at->off = next;
-		return -GONE;
+	buf_release(&at->ahead);
+	free(at);
+}
+
+static ssize_t reader_next(void *reader, bool settled, void *p, size_t n, uint64_t *lost)
+{
+	struct place *at = reader;
+	uint64_t off = at->off;
+	if (at->ahead.size) {
+		if (n > at->ahead.size)
+			n = at->ahead.size;
+		memcpy(p, at->ahead.data, n);
+		buf_consume(&at->ahead, n);
+		return (ssize_t)n;
 	}
-	if (got > 0)
-		at->off += (uint64_t)got;
-	return got == 0 && !settled ? -EAGAIN : got;
+	ssize_t got = spool_read_on(run_spool(at->run), SPOOL_BOTH, p, n, &off, NULL, lost);
+	if (got < 0)
+		return got;
+	if (*lost) {
+		/* Too slow for what is kept: an error at its place, not a cut; what follows is read next. */
+		buf_add(&at->ahead, p, (size_t)got);
+		if (buf_error(&at->ahead)) {
+			buf_release(&at->ahead);
+			return -ENOMEM;
+		}
+	}
+	at->off = off;
+	return *lost ? -ENODATA : got == 0 && !settled ? -EAGAIN : got;
 }
 
 static const struct conversation_format format = {.name = "exec",
@@ -71,16 +88,12 @@ static const struct conversation_format format = {.name = "exec",
 	.parse = parse,
 	.reader_new = reader_new,
 	.reader_next = reader_next,
-	.reader_free = free};
+	.reader_free = reader_free};
 
 static int exec_open(const struct ctl_ref *ref, struct call *c, struct ctl_talk *t, void **state)
 {
-	struct conversation *v;
 	(void)c;
-	int err = conversation_open(ref, t, &format, &v);
-	if (!err)
-		*state = v;
-	return err;
+	return conversation_open(ref, t, &format, state);
 }
 
 const struct ctl_talk_ops ctl_exec_talk = {.open = exec_open,
@@ -95,16 +108,9 @@ const struct ctl_talk_ops ctl_exec_talk = {.open = exec_open,
 static int stream_open(
 	const struct ctl_ref *ref, struct call *c, struct ctl_stream *s, void **cursor)
 {
-	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
-	struct conversation_view *w;
 	(void)c;
 	(void)s; /* it never waits, so nothing wakes it */
-	if (!rs)
-		return -ENOMEM;
-	int err = conversation_view_open(ref, run_table_last(ctl_runs_table(rs)), &format, &w);
-	if (!err)
-		*cursor = w;
-	return err;
+	return conversation_view_open(ref, &format, cursor);
 }
 
 const struct ctl_stream_ops ctl_exec_stream = {

@@ -302,37 +302,40 @@ static uint64_t piece_time(struct teller *t)
 static int tell_more(struct teller *t, bool settled)
 {
 	enum spool_view stream = SPOOL_STDOUT;
-	uint64_t next = t->off;
+	uint64_t lost;
 	AUTO_FREE char *piece = malloc(PIECE);
 	if (!piece)
 		return -ENOMEM;
-	ssize_t got = spool_pread(run_spool(t->run), SPOOL_BOTH, piece, PIECE, t->off, &stream, &next);
+	ssize_t got =
+		spool_read_on(run_spool(t->run), SPOOL_BOTH, piece, PIECE, &t->off, &stream, &lost);
+	if (got < 0)
+		return (int)got;
 	struct feed_item item = {.kind = FEED_DATA,
 		.stream = stream == SPOOL_STDERR ? 2 : 1,
 		.time = piece_time(t),
 		.p = piece,
-		.n = got > 0 ? (size_t)got : 0};
-	if (got == -ESPIPE) {
-		item.kind = FEED_GAP;
-		item.gap = next - t->off;
-		t->off = next;
-	} else if (got < 0) {
-		return (int)got;
-	} else if (got == 0) {
-		if (!settled)
-			return -EAGAIN;
-		tell_end(t);
-		t->ended = true;
-		return buf_error(&t->out);
+		.n = (size_t)got};
+	if (lost) {
+		struct feed_item gap = {
+			.kind = FEED_GAP, .stream = item.stream, .time = item.time, .gap = lost};
+		log_event_put(&t->state, &gap, &t->out);
 	}
-	t->off += item.n;
-	log_event_put(&t->state, &item, &t->out);
+	if (got)
+		log_event_put(&t->state, &item, &t->out);
+	if (got || lost)
+		return buf_error(&t->out);
+	if (!settled)
+		return -EAGAIN;
+	tell_end(t);
+	t->ended = true;
 	return buf_error(&t->out);
 }
 
-static ssize_t teller_next(void *reader, bool settled, void *p, size_t n)
+/* Lost bytes are an event of their own here, no error. */
+static ssize_t teller_next(void *reader, bool settled, void *p, size_t n, uint64_t *lost)
 {
 	struct teller *t = reader;
+	(void)lost;
 	if (!t->started) {
 		tell_start(t);
 		t->started = true;
@@ -361,12 +364,8 @@ static const struct conversation_format format = {.name = "exec.json",
 
 static int json_open(const struct ctl_ref *ref, struct call *c, struct ctl_talk *t, void **state)
 {
-	struct conversation *v;
 	(void)c;
-	int err = conversation_open(ref, t, &format, &v);
-	if (!err)
-		*state = v;
-	return err;
+	return conversation_open(ref, t, &format, state);
 }
 
 const struct ctl_talk_ops ctl_exec_json_talk = {.open = json_open,
@@ -381,16 +380,9 @@ const struct ctl_talk_ops ctl_exec_json_talk = {.open = json_open,
 static int stream_open(
 	const struct ctl_ref *ref, struct call *c, struct ctl_stream *s, void **cursor)
 {
-	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
-	struct conversation_view *w;
 	(void)c;
 	(void)s; /* it never waits, so nothing wakes it */
-	if (!rs)
-		return -ENOMEM;
-	int err = conversation_view_open(ref, ctl_runs_get_json(rs), &format, &w);
-	if (!err)
-		*cursor = w;
-	return err;
+	return conversation_view_open(ref, &format, cursor);
 }
 
 const struct ctl_stream_ops ctl_exec_json_stream = {

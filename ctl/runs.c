@@ -12,7 +12,7 @@
 #include "cleanup.h"
 #include "kinds.h"
 
-enum { THREAD_STACK = 256 * 1024, GONE = ENODATA };
+enum { THREAD_STACK = 256 * 1024 };
 
 struct worker {
 	struct worker *next;
@@ -172,7 +172,7 @@ static void pending_remove(struct ctl_runs *rs, uint64_t number)
 bool ctl_runs_settled(struct ctl_runs *rs, struct run *r)
 {
 	enum run_state state = run_state(r);
-	if (state != RUN_ENDED && state != RUN_UNKNOWN)
+	if (state == RUN_RESERVED || state == RUN_RUNNING)
 		return false;
 	AUTO_UNLOCK(&rs->lock);
 	for (struct pending *p = rs->pending; p; p = p->next)
@@ -215,7 +215,7 @@ static void settle(struct ctl_runs *rs, struct run *r)
 
 int ctl_runs_finish(struct ctl_runs *rs, struct call *c, struct run *r)
 {
-	int err = run_state(r) == RUN_RESERVED ? 0 : run_wait(r, c);
+	int err = run_has_begun(r) ? run_wait(r, c) : 0;
 	/* An interrupted wait, not a run that ended so: that one is at its end. */
 	if (err == -EINTR && run_state(r) == RUN_RUNNING)
 		return err;
@@ -397,7 +397,7 @@ static ssize_t output_pread(const struct ctl_ref *ref, struct call *c, enum spoo
 	ssize_t got = spool_pread(run_spool(r), view, p, n, off, NULL, &next);
 	if (got != -ESPIPE)
 		return got;
-	return call_fault(c, GONE, NULL,
+	return call_fault(c, ENODATA, NULL,
 		"bytes %llu to %llu are no longer kept; tail -c +%llu reads on, -o output-max= keeps more",
 		(unsigned long long)off, (unsigned long long)next - 1, (unsigned long long)next + 1);
 }

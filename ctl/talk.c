@@ -192,12 +192,14 @@ static int talk_flush(struct ctl_file *f, struct op *op)
 	int signal = 0;
 	if (ctl_file_reads(f->flags))
 		return 0;
+	enum ctl_flush what;
 	{
 		AUTO_UNLOCK(&t->lock);
 		if (!t->doc.text.size && !t->doc.over)
 			return 0;
+		what = ctl_document_flush(&t->doc, op, &signal);
 	}
-	switch (ctl_document_flush(&t->doc, op, &signal)) {
+	switch (what) {
 	case CTL_FLUSH_SEND:
 		return talk_send(t, op_call(op));
 	case CTL_FLUSH_DROP: {

@@ -528,7 +528,7 @@ static int run_prepare(struct run *r, const struct run_spec *spec)
 	return r->cancel ? -EINTR : 0;
 }
 
-/* It did not start, or nobody knows. Of what never ran the exit code is not unknown: there is none. */
+/* It did not start, or nobody knows. */
 static int run_start_failed(struct run *r, struct call *c, int err, bool may_run)
 {
 	if (err != -EINTR)
@@ -538,7 +538,7 @@ static int run_start_failed(struct run *r, struct call *c, int err, bool may_run
 	if (c)
 		fault_copy(&r->fault, &c->fault);
 	pthread_mutex_unlock(&r->lock);
-	run_end(r, may_run ? RUN_UNKNOWN : RUN_RESERVED, false);
+	run_end(r, may_run ? RUN_UNKNOWN : RUN_REFUSED, false);
 	return err;
 }
 
@@ -629,6 +629,13 @@ void run_cancel(struct run *r)
 enum run_state run_state(struct run *r)
 {
 	return (enum run_state)atomic_load(&r->state);
+}
+
+bool run_has_begun(struct run *r)
+{
+	enum run_state state = run_state(r);
+
+	return state != RUN_RESERVED && state != RUN_REFUSED;
 }
 
 uint64_t run_number(const struct run *r)

@@ -54,9 +54,12 @@ enum run_state {
 	RUN_RESERVED,
 	RUN_RUNNING,
 	RUN_ENDED,
-	RUN_UNKNOWN /* ended for us, its exit is not known */
+	RUN_UNKNOWN, /* ended for us, its exit is not known */
+	RUN_REFUSED  /* it never ran: no exit code is to be had */
 };
 enum run_state run_state(struct run *r);
+/* It runs, has run or may have: there is output to be told, and an end to wait for. */
+bool run_has_begun(struct run *r);
 uint64_t run_number(const struct run *r);
 /* Exit code 0…255 (128+N for signal N; 124 with *timed_out for a time-out). Valid in RUN_ENDED. */
 int run_exit(struct run *r, bool *timed_out);

@@ -297,21 +297,26 @@ static int store_read(struct spool *s, char *p, size_t n, uint64_t at)
 	return 0;
 }
 
-static int append_locked(struct spool *s, enum spool_view stream, const char *p, size_t n)
+/* p NULL: a gap. */
+static int append_locked(struct spool *s, enum spool_view stream, const char *p, uint64_t n)
 {
 	if (s->ended)
 		return -EPIPE;
+	if (n > (uint64_t)INT64_MAX - s->end.at[0])
+		return -EOVERFLOW;
 	int err = index_reserve(s);
 	if (err < 0)
 		return err;
-	/* Of more than the limit only the end is ever stored; the rest has come and gone at once. */
-	uint64_t skip = n > s->limit ? n - s->limit : 0;
-	drop_oldest(s, s->limit - (n - skip));
-	/* The bytes are written before the index says so: a failed write changes nothing but what the ring dropped. */
-	err = store_write(s, p + skip, n - skip, s->end.stored + skip);
-	if (err < 0)
-		return err;
-	index_add(s, stream, false, n);
+	if (p) {
+		/* Of more than the limit only the end is ever stored; the rest has come and gone at once. */
+		uint64_t skip = n > s->limit ? n - s->limit : 0;
+		drop_oldest(s, s->limit - (n - skip));
+		/* The bytes are written before the index says so: a failed write changes nothing but what the ring dropped. */
+		err = store_write(s, p + skip, (size_t)(n - skip), s->end.stored + skip);
+		if (err < 0)
+			return err;
+	}
+	index_add(s, stream, !p, n);
 	drop_oldest(s, s->limit);
 	return 0;
 }
@@ -325,7 +330,8 @@ static void spool_tell(struct spool *s)
 		w->cb(w->arg);
 }
 
-int spool_append(struct spool *s, enum spool_view stream, const void *p, size_t n)
+/* p NULL: a gap. */
+static int append(struct spool *s, enum spool_view stream, const char *p, uint64_t n)
 {
 	if (stream != SPOOL_STDOUT && stream != SPOOL_STDERR)
 		return -EINVAL;
@@ -342,27 +348,14 @@ int spool_append(struct spool *s, enum spool_view stream, const void *p, size_t 
 	return 0;
 }
 
+int spool_append(struct spool *s, enum spool_view stream, const void *p, size_t n)
+{
+	return append(s, stream, p, n);
+}
+
 int spool_append_gap(struct spool *s, enum spool_view stream, uint64_t n)
 {
-	if (stream != SPOOL_STDOUT && stream != SPOOL_STDERR)
-		return -EINVAL;
-	if (!n)
-		return 0;
-	{
-		AUTO_UNLOCK(&s->lock);
-		if (s->ended)
-			return -EPIPE;
-		if (n > (uint64_t)INT64_MAX - s->end.at[0])
-			return -EOVERFLOW;
-		int err = index_reserve(s);
-		if (err < 0)
-			return err;
-		index_add(s, stream, true, n);
-		drop_oldest(s, s->limit);
-		pthread_cond_broadcast(&s->changed);
-	}
-	spool_tell(s);
-	return 0;
+	return append(s, stream, NULL, n);
 }
 
 void spool_end(struct spool *s)
@@ -395,20 +388,10 @@ uint64_t spool_first(struct spool *s, enum spool_view view)
 	return view_first(s, view, 0);
 }
 
-ssize_t spool_pread(struct spool *s, enum spool_view view, void *p, size_t n, uint64_t off,
-	enum spool_view *stream, uint64_t *next)
+/* From off on, which can be read in segment i, with the lock held. */
+static ssize_t read_locked(struct spool *s, size_t i, enum spool_view view, char *p, size_t n,
+	uint64_t off, enum spool_view *stream)
 {
-	AUTO_UNLOCK(&s->lock);
-	if (off >= start_in(&s->end, view) || !n)
-		return 0;
-	if (n > (size_t)PTRDIFF_MAX)
-		n = (size_t)PTRDIFF_MAX;
-	size_t i = segment_find(s, view, off);
-	if (i == s->tail || s->segments[i].gap || off < start_in(&s->segments[i], view)) {
-		if (next)
-			*next = view_first(s, view, off);
-		return -ESPIPE;
-	}
 	size_t done = 0;
 	for (; i < s->tail && done < n; i++) {
 		const struct segment *g = &s->segments[i];
@@ -419,7 +402,7 @@ ssize_t spool_pread(struct spool *s, enum spool_view view, void *p, size_t n, ui
 		uint64_t into = off + done - start_in(g, view);
 		uint64_t size = segment_size(s, i) - into;
 		size_t part = size < n - done ? (size_t)size : n - done;
-		int err = store_read(s, (char *)p + done, part, g->stored + into);
+		int err = store_read(s, p + done, part, g->stored + into);
 		if (err < 0)
 			return done ? (ssize_t)done : err;
 		if (stream)
@@ -427,6 +410,50 @@ ssize_t spool_pread(struct spool *s, enum spool_view view, void *p, size_t n, ui
 		done += part;
 	}
 	return (ssize_t)done;
+}
+
+/* The first offset at or after off that can be read, or the end; its segment in *i. With the lock held. */
+static uint64_t readable_from(struct spool *s, enum spool_view view, uint64_t off, size_t *i)
+{
+	*i = segment_find(s, view, off);
+	if (*i < s->tail && !s->segments[*i].gap && off >= start_in(&s->segments[*i], view))
+		return off;
+	uint64_t next = view_first(s, view, off);
+	*i = segment_find(s, view, next);
+	return next;
+}
+
+ssize_t spool_pread(struct spool *s, enum spool_view view, void *p, size_t n, uint64_t off,
+	enum spool_view *stream, uint64_t *next)
+{
+	AUTO_UNLOCK(&s->lock);
+	size_t i;
+	if (off >= start_in(&s->end, view) || !n)
+		return 0;
+	uint64_t first = readable_from(s, view, off, &i);
+	if (first != off) {
+		if (next)
+			*next = first;
+		return -ESPIPE;
+	}
+	return read_locked(s, i, view, p, n < PTRDIFF_MAX ? n : PTRDIFF_MAX, off, stream);
+}
+
+ssize_t spool_read_on(struct spool *s, enum spool_view view, void *p, size_t n, uint64_t *off,
+	enum spool_view *stream, uint64_t *lost)
+{
+	AUTO_UNLOCK(&s->lock);
+	size_t i;
+	*lost = 0;
+	if (*off >= start_in(&s->end, view) || !n)
+		return 0;
+	uint64_t first = readable_from(s, view, *off, &i);
+	ssize_t got = read_locked(s, i, view, p, n < PTRDIFF_MAX ? n : PTRDIFF_MAX, first, stream);
+	if (got < 0)
+		return got;
+	*lost = first - *off;
+	*off = first + (uint64_t)got;
+	return got;
 }
 
 struct spool_watch *spool_watch(struct spool *s, void (*cb)(void *arg), void *arg)

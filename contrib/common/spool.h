@@ -46,6 +46,14 @@ uint64_t spool_first(struct spool *s, enum spool_view view); /* offset of the ol
 ssize_t spool_pread(struct spool *s, enum spool_view view, void *p, size_t n, uint64_t off,
 	enum spool_view *stream, uint64_t *next);
 
+/*
+ * The same for a reader that goes on whatever was lost: reads at *off or, if bytes there are gone, at the first that can be read, and
+ * moves *off past what it read; *lost tells how many bytes were skipped. In one step: beside a fast writer that place
+ * would be gone again by a second call. 0 with *lost: nothing but a gap was left.
+ */
+ssize_t spool_read_on(struct spool *s, enum spool_view view, void *p, size_t n, uint64_t *off,
+	enum spool_view *stream, uint64_t *lost);
+
 /* cb(arg) is called after each append and at the end, until spool_unwatch returns. It must not block nor call spool_watch/unwatch. */
 struct spool_watch;
 struct spool_watch *spool_watch(struct spool *s, void (*cb)(void *arg), void *arg);

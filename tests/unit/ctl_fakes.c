@@ -598,9 +598,12 @@ int run_start(struct run *r, struct call *c, const struct run_spec *spec)
 	int err = fake_start_err;
 	if (r->cancelled || r->over) {
 		r->over = true;
+		r->state = RUN_REFUSED;
 		return -EINTR;
 	}
 	fake_start_err = 0;
+	if (err)
+		r->state = RUN_REFUSED;
 	if (err)
 		return call_fault(c, -err, NULL, "the command cannot be started");
 	r->state = RUN_RUNNING;
@@ -668,6 +671,12 @@ enum run_state run_state(struct run *r)
 {
 	AUTO_UNLOCK(&lock);
 	return r->state;
+}
+
+bool run_has_begun(struct run *r)
+{
+	enum run_state state = run_state(r);
+	return state != RUN_RESERVED && state != RUN_REFUSED;
 }
 
 uint64_t run_number(const struct run *r)

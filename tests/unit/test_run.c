@@ -221,7 +221,9 @@ static void a_refused_start_has_its_errno_and_no_exit_code(void **state)
 	start(&r, &s);
 	assert_int_equal(s.err, -ENOENT);
 	assert_int_equal(s.call.fault.err, ENOENT);
-	assert_int_equal(run_state(s.run), RUN_RESERVED);
+	assert_int_equal(run_state(s.run), RUN_REFUSED);
+	assert_false(run_has_begun(s.run));
+	assert_int_equal(run_wait(s.run, &s.call), -ENOENT);
 	assert_true(spool_ended(run_spool(s.run)));
 	finish(&s);
 	rig_close(&r);
@@ -254,7 +256,7 @@ static void a_server_that_takes_no_connection_did_not_run_it(void **state)
 	unlink(r.path);
 	start(&r, &s);
 	assert_int_equal(s.err, -EHOSTUNREACH);
-	assert_int_equal(run_state(s.run), RUN_RESERVED);
+	assert_int_equal(run_state(s.run), RUN_REFUSED);
 	assert_true(atomic_load(&r.sandbox.ready_calls) >= 2); /* it was given a chance to start */
 	finish(&s);
 	rig_close(&r);

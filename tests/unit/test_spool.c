@@ -125,6 +125,39 @@ static void a_gap_counts_and_cannot_be_read(void **state)
 	spool_put(s);
 }
 
+static void a_reader_that_goes_on_is_told_what_it_lost(void **state)
+{
+	struct spool *s = NULL;
+	enum spool_view stream;
+	uint64_t off = 0, lost;
+	char got[8];
+
+	(void)state;
+	assert_int_equal(spool_new("/tmp", 10, &s), 0);
+	assert_int_equal(spool_read_on(s, SPOOL_BOTH, got, 8, &off, NULL, &lost), 0);
+	assert_int_equal(spool_append(s, SPOOL_STDOUT, "0123456789", 10), 0);
+	assert_int_equal(spool_read_on(s, SPOOL_BOTH, got, 4, &off, NULL, &lost), 4);
+	assert_int_equal(lost, 0);
+	assert_int_equal(off, 4);
+	assert_int_equal(spool_append(s, SPOOL_STDERR, "abcdefg", 7), 0);
+	assert_int_equal(spool_read_on(s, SPOOL_BOTH, got, 8, &off, &stream, &lost), 3);
+	assert_memory_equal(got, "789", 3);
+	assert_int_equal(stream, SPOOL_STDOUT);
+	assert_int_equal(lost, 3);
+	assert_int_equal(off, 10);
+	/* what is left is a gap: nothing is read, but not silently */
+	assert_int_equal(spool_read_on(s, SPOOL_BOTH, got, 7, &off, NULL, &lost), 7);
+	assert_int_equal(spool_append_gap(s, SPOOL_STDOUT, 5), 0);
+	assert_int_equal(spool_read_on(s, SPOOL_BOTH, got, 8, &off, NULL, &lost), 0);
+	assert_int_equal(lost, 5);
+	assert_int_equal(off, 22);
+	off = 10;
+	assert_int_equal(spool_read_on(s, SPOOL_STDOUT, got, 8, &off, NULL, &lost), 0);
+	assert_int_equal(lost, 5);
+	assert_int_equal(spool_append_gap(s, SPOOL_STDOUT, INT64_MAX), -EOVERFLOW);
+	spool_put(s);
+}
+
 static void after_the_end_nothing_is_taken(void **state)
 {
 	(void)state;
@@ -276,6 +309,7 @@ int main(void)
 		cmocka_unit_test(a_read_that_asks_for_the_stream_stays_in_one),
 		cmocka_unit_test(beyond_the_limit_the_oldest_goes),
 		cmocka_unit_test(a_gap_counts_and_cannot_be_read),
+		cmocka_unit_test(a_reader_that_goes_on_is_told_what_it_lost),
 		cmocka_unit_test(after_the_end_nothing_is_taken),
 		cmocka_unit_test(waiting_keeps_its_deadline),
 		cmocka_unit_test(a_random_mixture_equals_its_model),

@@ -91,8 +91,11 @@ static bool note_handled(struct loop *l)
 
 	if (l->alone && pthread_equal(l->alone_thread, pthread_self()))
 		l->alone = false;
+	/* One that leaves is not counted any more: the last reader must not rely on it. */
+	if (l->reading >= IDLE_THREADS || l->ended)
+		return false;
 	l->reading++;
-	return l->reading <= IDLE_THREADS && !l->ended;
+	return true;
 }
 
 static void note_end(struct loop *l, int err)
@@ -146,7 +149,7 @@ static void *loop_thread(void *arg)
 		}
 	}
 	l->threads--;
-	l->reading--;
+	l->reading -= stay; /* it ended as a reader */
 	pthread_cond_broadcast(&l->changed);
 	pthread_mutex_unlock(&l->lock);
 	return NULL;

@@ -403,7 +403,9 @@ static const struct ctl_row port_row = {
 	.name = "PORT",
 	.mode = 0600,
 	.kind = CTL_CALL,
-	.grammar = "W [NAME] [token=T] exposes it (touch: without a name); R its URL; rm takes it back",
+	.grammar = "W [NAME] [token=T] exposes it (touch: without a name); R its URL; rm -f takes it "
+			   "back (also "
+			   "if it is not exposed)",
 	.call = port_call,
 	.show = port_show,
 	.touch = port_touch,

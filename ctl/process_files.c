@@ -331,7 +331,7 @@ static int show_value(const struct ctl_ref *ref, struct call *c, struct buf *out
 	AUTO_PROCESS_INFO info = {0};
 	int err = process_look(ref, c, p, &info);
 
-	if (err == -ENOENT) {
+	if (err == -ENOENT || (process_link_down(err) && which == VALUE_STATUS)) {
 		AUTO_UNLOCK(&p->set->lock);
 		put_absent(out, which, p->started_here || !p->draft);
 		return 0;
@@ -492,7 +492,8 @@ static const struct ctl_row process_rows[] = {
 	{.name = "status",
 		.mode = 0400,
 		.kind = CTL_TEXT,
-		.grammar = "R new starting running completed failed killed error lost",
+		.grammar =
+			"R new starting running completed failed killed error lost (it, or the link to it)",
 		.show = show_status},
 	{.name = "exit",
 		.mode = 0400,

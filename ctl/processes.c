@@ -2,7 +2,8 @@
  * processes/: which processes there are, how they come and go, and how they start.
  *
  * What is listed: what the sandbox lists, drafts of this mount (mkdir), and what this mount started in a sandbox that is gone since
- * (`lost`), until rmdir. Looking never starts a sandbox: one that does not run has no processes.
+ * (`lost`), until rmdir. Looking never starts a sandbox: one that does not run has no processes. While the link is down, those that
+ * this mount knows of are listed, and are `lost` until it is back.
  */
 #include "processes.h"
 
@@ -224,6 +225,11 @@ int process_look(
 	return 0;
 }
 
+bool process_link_down(int err)
+{
+	return err == -EHOSTUNREACH || err == -ETIMEDOUT;
+}
+
 static int process_find(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
 {
 	struct process_set *set;
@@ -248,6 +254,10 @@ static int process_find(const struct ctl_ref *dir, struct call *c, const char *n
 			err = 0;
 		else
 			process_unpin(p, true); /* its record is gone: somebody removed it */
+	} else if (process_link_down(err)) {
+		pthread_mutex_lock(&set->lock);
+		err = p->pinned ? 0 : err;
+		pthread_mutex_unlock(&set->lock);
 	}
 	if (err)
 		process_put(p);
@@ -306,7 +316,7 @@ static int process_each(
 		return -ENOMEM;
 	if (processes_reachable(dir->sandbox)) {
 		err = process_list(dir->sandbox, c, names_add, &names);
-		if (err)
+		if (err && !process_link_down(err))
 			return err;
 	}
 	pthread_mutex_lock(&set->lock);

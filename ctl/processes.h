@@ -78,6 +78,8 @@ int process_look(
 	const struct ctl_ref *ref, struct call *c, struct process *p, struct process_info *out);
 /* Of one that the sandbox does not have: was it started here, in a sandbox that is gone? */
 bool process_lost(struct sandbox *sb, struct process *p);
+/* Does err say that the sandbox could not be asked? */
+bool process_link_down(int err);
 /* Can the sandbox be asked without starting it? */
 bool processes_reachable(struct sandbox *sb);
 

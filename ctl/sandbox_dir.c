@@ -165,13 +165,15 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.mode = 0700,                                                                          \
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_ports_dir,                                                                 \
-			.grammar = "PORT: write [NAME] exposes it, read gives its URL, rm takes it back"},     \
+			.grammar = "PORT: write [NAME] exposes it, read gives its URL, rm -f takes it back"},  \
 		{.name = "status",                                                                         \
 			.mode = 0444,                                                                          \
 			.kind = CTL_TEXT,                                                                      \
 			.show = ctl_show_status,                                                               \
-			.grammar = "R one word: unknown starting running unreachable replaced in-use; then "   \
-					   "id server boot since sleeps-at keepalive network"},                        \
+			.grammar =                                                                             \
+				"R one word: unknown starting running unreachable replaced in-use; then "          \
+				"id server boot since sleeps-at keepalive network detail (a sentence on the "      \
+				"state, e.g. who uses it)"},                                                       \
 		{.name = "sync",                                                                           \
 			.mode = 0444,                                                                          \
 			.kind = CTL_TEXT,                                                                      \

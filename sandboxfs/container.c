@@ -17,6 +17,7 @@ static const char only[] = "default";
 struct container {
 	char *base;
 	char *unix_path; /* NULL: TCP */
+	char *token;     /* NULL: none */
 };
 
 static void container_close(void *state)
@@ -26,6 +27,7 @@ static void container_close(void *state)
 		return;
 	free(k->base);
 	free(k->unix_path);
+	free(k->token);
 	free(k);
 }
 
@@ -51,31 +53,63 @@ static int check_url(struct call *c, const char *url)
 	return 0;
 }
 
+/* The first line of a file: one word, as it goes into a header. */
+static int read_token(struct call *c, const char *path, char **out)
+{
+	AUTO_FREE char *line = NULL;
+	size_t size = 0;
+	errno = 0; /* the end of an empty file leaves it */
+	FILE *f = fopen(path, "re");
+	ssize_t n = f ? getline(&line, &size, f) : -1;
+	int err = n < 0 ? errno : 0;
+	if (f)
+		fclose(f);
+	if (err)
+		return call_fault(c, err, NULL, "-o token_file=%s: %s", path, strerror(err));
+	while (n > 0 && strchr(" \t\r\n", line[n - 1]))
+		line[--n] = 0;
+	for (ssize_t i = 0; i < n; i++)
+		if (line[i] <= ' ' || line[i] > '~')
+			n = 0;
+	if (n <= 0)
+		return call_fault(
+			c, EINVAL, NULL, "-o token_file=%s: its first line is no token, one word", path);
+	*out = steal(line);
+	return 0;
+}
+
+static int set_address(struct container *k, struct call *c, const char *server)
+{
+	struct sockaddr_un address;
+	if (strncmp(server, "unix:", 5)) {
+		int err = check_url(c, server);
+		if (err)
+			return err;
+		k->base = strdup(server);
+		if (k->base && k->base[strlen(k->base) - 1] == '/')
+			k->base[strlen(k->base) - 1] = 0;
+		return k->base ? 0 : -ENOMEM;
+	}
+	const char *path = server + 5;
+	if (*path != '/')
+		return call_fault(
+			c, EINVAL, NULL, "%s: give the socket's absolute path: unix:/PATH", server);
+	if (strlen(path) >= sizeof address.sun_path)
+		return call_fault(c, ENAMETOOLONG, NULL, "%s: a socket's path has room for %zu bytes",
+			server, sizeof address.sun_path - 1);
+	k->unix_path = strdup(path);
+	k->base = strdup("http://localhost");
+	return k->unix_path && k->base ? 0 : -ENOMEM;
+}
+
 static int container_open(const struct options *o, struct call *c, void **state)
 {
-	const char *server = o->server;
 	struct container *k = calloc(1, sizeof *k);
 	if (!k)
 		return -ENOMEM;
-	int err = 0;
-	if (!strncmp(server, "unix:", 5)) {
-		const char *path = server + 5;
-		struct sockaddr_un address;
-		if (*path != '/')
-			err = call_fault(
-				c, EINVAL, NULL, "%s: give the socket's absolute path: unix:/PATH", server);
-		else if (strlen(path) >= sizeof address.sun_path)
-			err = call_fault(c, ENAMETOOLONG, NULL, "%s: a socket's path has room for %zu bytes",
-				server, sizeof address.sun_path - 1);
-		else if (!(k->unix_path = strdup(path)) || !(k->base = strdup("http://localhost")))
-			err = -ENOMEM;
-	} else {
-		err = check_url(c, server);
-		if (!err && !(k->base = strdup(server)))
-			err = -ENOMEM;
-		if (!err && k->base[strlen(k->base) - 1] == '/')
-			k->base[strlen(k->base) - 1] = 0;
-	}
+	int err = set_address(k, c, o->server);
+	if (!err && o->token_file)
+		err = read_token(c, o->token_file, &k->token);
 	if (err) {
 		container_close(k);
 		return err;
@@ -123,9 +157,11 @@ static int container_start(void *state, struct call *c, const char *name, void (
 		return -ENOENT;
 	AUTO_FREE char *base = strdup(k->base);
 	AUTO_FREE char *path = k->unix_path ? strdup(k->unix_path) : NULL;
-	if (!base || (k->unix_path && !path))
+	AUTO_FREE char *token = k->token ? strdup(k->token) : NULL;
+	if (!base || (k->unix_path && !path) || (k->token && !token))
 		return -ENOMEM;
-	*out = (struct driver_instance){.target = {.base = steal(base), .unix_path = steal(path)}};
+	*out = (struct driver_instance){
+		.target = {.base = steal(base), .unix_path = steal(path), .token = steal(token)}};
 	snprintf(out->network, sizeof out->network, "its own");
 	return 0;
 }

@@ -25,9 +25,9 @@ static struct {
 	pthread_mutex_t lock;
 	char *line[LOG_LINES]; /* under lock; ring, oldest at next when full */
 	size_t next, count;    /* under lock */
-	bool to_stderr;        /* under lock */
+	enum log_to to;        /* under lock */
 	atomic_int level;
-} the_log = {.lock = PTHREAD_MUTEX_INITIALIZER, .to_stderr = true, .level = LOG_LEVEL_INFO};
+} the_log = {.lock = PTHREAD_MUTEX_INITIALIZER, .to = LOG_TO_STDERR, .level = LOG_LEVEL_INFO};
 
 void log_set_level(enum log_level l)
 {
@@ -39,12 +39,12 @@ enum log_level log_get_level(void)
 	return (enum log_level)atomic_load(&the_log.level);
 }
 
-void log_set_stderr(bool on)
+void log_set_to(enum log_to to)
 {
 	AUTO_UNLOCK(&the_log.lock);
-	if (the_log.to_stderr && !on)
+	if (to == LOG_TO_SYSLOG && the_log.to != to)
 		openlog("sandboxfs", LOG_PID, LOG_DAEMON);
-	the_log.to_stderr = on;
+	the_log.to = to;
 }
 
 /* One line stays one line, and a terminal that shows it is not steered by what a server sent. */
@@ -90,10 +90,10 @@ static void log_line(
 	char *text = buf_steal(&b);
 	if (text) {
 		AUTO_UNLOCK(&the_log.lock);
-		if (the_log.to_stderr)
-			fprintf(stderr, "sandboxfs: %s\n", text + head);
-		else
+		if (the_log.to == LOG_TO_SYSLOG)
 			syslog(priority, "%s", text + head);
+		else if (the_log.to == LOG_TO_STDERR || level == LOG_LEVEL_ERROR)
+			fprintf(stderr, "sandboxfs: %s\n", text + head);
 		free(the_log.line[the_log.next]);
 		the_log.line[the_log.next] = text;
 		the_log.next = (the_log.next + 1) % LOG_LINES;

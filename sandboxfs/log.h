@@ -13,7 +13,9 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 void log_set_level(enum log_level l);
 enum log_level log_get_level(void);
-void log_set_stderr(bool on);
+/* Where lines go besides the memory; stderr may be told errors alone: what else there is to say is no user's business at a prompt. */
+enum log_to { LOG_TO_SYSLOG, LOG_TO_STDERR, LOG_TO_STDERR_ERRORS };
+void log_set_to(enum log_to to);
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

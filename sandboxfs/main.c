@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <syslog.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "buf.h"
@@ -198,8 +198,8 @@ static int serve(struct program *p)
 
 /* --- the background --- */
 
-/* In the parent: waits for the child's word. The exit status. */
-static int wait_for_child(int fd, const char *mountpoint)
+/* In the parent: waits for the child's word. The exit status; a mount that does not work is taken away again. */
+static int wait_for_child(int fd, pid_t child, const char *mountpoint)
 {
 	struct statfs st;
 	char ok = 0;
@@ -211,8 +211,11 @@ static int wait_for_child(int fd, const char *mountpoint)
 		return 1; /* the child has said why */
 	/* What says that it works has worked once. */
 	if (statfs(mountpoint, &st) < 0) {
-		fprintf(stderr, "sandboxfs: %s: mounted, but it does not answer: %s\n", mountpoint,
-			strerror(errno));
+		fprintf(
+			stderr, "sandboxfs: %s: the mount does not answer: %s\n", mountpoint, strerror(errno));
+		kill(child, SIGTERM); /* not waited for yet: the number is its own */
+		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+			;
 		return 1;
 	}
 	return 0;
@@ -222,8 +225,7 @@ static void leave_terminal(int *ready)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	log_set_stderr(false);
-	openlog("sandboxfs", LOG_PID, LOG_DAEMON);
+	log_set_to(LOG_TO_SYSLOG);
 	if (null >= 0) {
 		dup2(null, 0);
 		dup2(null, 1);
@@ -250,7 +252,7 @@ static int go_to_background(struct program *p, int *ready)
 	if (pid > 0) {
 		int status;
 		close(fds[1]);
-		status = wait_for_child(fds[0], p->options.mountpoint);
+		status = wait_for_child(fds[0], pid, p->options.mountpoint);
 		close(fds[0]);
 		return status;
 	}
@@ -267,7 +269,7 @@ static int run(struct program *p)
 
 	if (!p->options.foreground && (status = go_to_background(p, &ready)) >= 0)
 		return status;
-	log_set_stderr(true);
+	log_set_to(p->options.foreground ? LOG_TO_STDERR : LOG_TO_STDERR_ERRORS);
 	log_set_level(p->options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	set_signals(p);
 	if (chdir("/") < 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "buf.h"
 #include "cleanup.h"
@@ -14,40 +15,53 @@
 #include "options.h"
 
 enum kind { O_BOOL, O_STRING, O_MS, O_SIZE, O_UID, O_GID, O_UMASK, O_CHOICE, O_LIMITS, O_PASS };
+enum { HELP_COLUMN = 27 };
 
 static const struct option_row {
 	const char *name;
 	enum kind kind;
 	size_t at;
 	const char *fallback;
-	const char *choices; /* "a|b": the number of the word is stored as an enum */
+	const char *
+		value; /* as --help shows it; of a choice, "a|b": the number of the word is stored as an enum */
 	const char *help;
+	bool local; /* means something on local: alone */
 } rows[] = {
 #define AT(field) offsetof(struct options, field)
-	{"sandbox", O_STRING, AT(sandbox), NULL, NULL, "NAME: mount this sandbox alone"},
-	{"subdir", O_STRING, AT(subdir), NULL, NULL,
-		"workspace: with sandbox=, mount its workspace alone (its control tree is at .ctl)"},
-	{"timeout", O_MS, AT(timeout_ms), "60s", NULL, "how long a server may be silent"},
-	{"drain", O_MS, AT(drain_ms), "30s", NULL, "how long SIGTERM waits for unsent writes"},
-	{"output-max", O_SIZE, AT(output_max), "256M", NULL, "output kept of each run and process"},
+	{"sandbox", O_STRING, AT(sandbox), NULL, "NAME", "mount this sandbox alone", false},
+	{"create", O_BOOL, AT(create), NULL, NULL, "with sandbox=: make it if there is none", true},
+	{"subdir", O_STRING, AT(subdir), NULL, "workspace",
+		"with sandbox=: mount its workspace alone (its control tree is at .ctl)", false},
+	{"timeout", O_MS, AT(timeout_ms), "60s", "DUR", "how long a server may be silent", false},
+	{"drain", O_MS, AT(drain_ms), "30s", "DUR", "how long SIGTERM waits for unsent writes", false},
+	{"output-max", O_SIZE, AT(output_max), "256M", "SIZE", "output kept of each run and process",
+		false},
 	{"symlinks", O_CHOICE, AT(symlinks), "rewrite", "rewrite|verbatim",
-		"rewrite: links out of the tree read as paths into root/; verbatim: the stored text"},
+		"rewrite: links out of the tree read as paths into root/; verbatim: the stored text",
+		false},
 	{"idmap", O_CHOICE, AT(idmap), "user", "user|none",
-		"user: all belongs to you; none: real numbers"},
-	{"uid", O_UID, AT(uid), NULL, NULL, "who owns what is shown (idmap=user)"},
-	{"gid", O_GID, AT(gid), NULL, NULL, "its group"},
-	{"umask", O_UMASK, AT(umask), NULL, NULL, "octal: bits taken from every mode shown"},
-	{"ro", O_BOOL, AT(ro), NULL, NULL, "read only"},
-	{"allow_other", O_BOOL, AT(allow_other), NULL, NULL, "other users may enter (never ctl/)"},
-	{"allow_root", O_BOOL, AT(allow_root), NULL, NULL, "root may enter"},
-	{"auto_unmount", O_BOOL, AT(auto_unmount), NULL, NULL, "unmount when the program dies"},
-	{"list-root", O_BOOL, AT(list_root), NULL, NULL, "show root/ in listings"},
-	{"token_file", O_STRING, AT(token_file), NULL, NULL, "file that holds the bearer token"},
-	{"net", O_CHOICE, AT(net), "internet", "internet|lan|none", "local: what a sandbox reaches"},
-	{"min-free", O_SIZE, AT(min_free), "256M", NULL, "local: disk space that writes leave free"},
-	{"limits", O_LIMITS, 0, NULL, NULL, "local: processes:N, memory:SIZE, tmp:SIZE, joined with +"},
-	{"noexec", O_PASS, 0, NULL, NULL, "programs of the mount do not run here"},
-	{"noatime", O_PASS, 0, NULL, NULL, NULL},
+		"user: all belongs to you; none: real numbers", false},
+	{"uid", O_UID, AT(uid), NULL, "N", "who owns what is shown (idmap=user) [you]", false},
+	{"gid", O_GID, AT(gid), NULL, "N", "its group [yours]", false},
+	{"umask", O_UMASK, AT(umask), NULL, "OCTAL", "bits taken from every mode shown", false},
+	{"ro", O_BOOL, AT(ro), NULL, NULL, "read only", false},
+	{"allow_other", O_BOOL, AT(allow_other), NULL, NULL, "other users may enter (never ctl/)",
+		false},
+	{"allow_root", O_BOOL, AT(allow_root), NULL, NULL, "root may enter", false},
+	{"auto_unmount", O_BOOL, AT(auto_unmount), NULL, NULL, "unmount when the program dies", false},
+	{"list-root", O_BOOL, AT(list_root), NULL, NULL, "show root/ in listings", false},
+	{"token_file", O_STRING, AT(token_file), NULL, "FILE", "holds the bearer token of a server",
+		false},
+	{"net", O_CHOICE, AT(net), "internet", "internet|lan|none", "what a sandbox reaches", true},
+	{"min-free", O_SIZE, AT(min_free), "256M", "SIZE",
+		"disk space that writes through the mount leave free; commands inside are not bound by it",
+		true},
+	{"limits", O_LIMITS, 0, NULL, "LIMIT[+LIMIT]...",
+		"processes:N of a sandbox; memory:SIZE of each process alone (data and heap, not all of "
+		"them together); tmp:SIZE of /tmp",
+		true},
+	{"noexec", O_PASS, 0, NULL, NULL, "programs of the mount do not run here", false},
+	{"noatime", O_PASS, 0, NULL, NULL, NULL, false},
 #undef AT
 };
 
@@ -168,7 +182,7 @@ static int set_value(struct options *o, const struct option_row *r, const char *
 		return 0;
 	}
 	case O_CHOICE:
-		if (parse_choice(r->choices, value, &choice) < 0)
+		if (parse_choice(r->value, value, &choice) < 0)
 			return -EINVAL;
 		*(int *)place = choice; /* the enums of options.h are ints */
 		return 0;
@@ -217,6 +231,8 @@ static int one_option(struct options *o, char *word)
 		if (set_value(o, r, value ? value : "") < 0)
 			return fail(
 				"-o %s=%s is not a value for it; see sandboxfs --help", word, value ? value : "");
+		if (r->local)
+			o->for_local = r->name;
 		return 0;
 	}
 	return fail("-o %s is not an option%s; see sandboxfs --help", word, "");
@@ -246,27 +262,31 @@ static int option_list(struct options *o, const char *list)
 
 void options_help(FILE *to)
 {
-	fputs("usage: sandboxfs [-f] [-d] [-o OPTION[,OPTION]...] [SERVER] MOUNTPOINT\n"
-		  "       sandboxfs -u MOUNTPOINT [--kill]\n\n"
-		  "SERVER  local: (the default), local:DIR, unix:/path, http://host:port\n\n"
-		  "  -f         stay in the foreground, log to stderr\n"
-		  "  -d         the same, with every request of the kernel\n"
-		  "  -u         unmount: waits until all that was written is in the sandbox\n"
-		  "  --kill     with -u: end processes that run\n"
-		  "  -V, -h     version, this help\n\noptions (-o):\n",
+	fputs(
+		"usage: sandboxfs [-f] [-d] [-o OPTION[,OPTION]...] [SERVER] MOUNTPOINT\n"
+		"       sandboxfs -u MOUNTPOINT [--kill]\n\n"
+		"SERVER  local: (the default), local:DIR, unix:/path, http://host:port\n\n"
+		"  -f         stay in the foreground, log to stderr\n"
+		"  -d         the same, with every request of the kernel\n"
+		"  -u         unmount: waits until all that was written is in the sandbox\n"
+		"  --kill     with -u: end processes that run, and a program that does not end by itself\n"
+		"  -V, -h     version, this help\n\noptions (-o):\n",
 		to);
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		const struct option_row *r = &rows[i];
+		int width;
 
 		if (!r->help)
 			continue;
-		fprintf(to, "  %-13s %s", r->name, r->help);
-		if (r->choices)
-			fprintf(to, " (%s)", r->choices);
+		width = fprintf(to, "  %s%s%s", r->name, r->value ? "=" : "", r->value ? r->value : "");
+		fprintf(to, "%*s%s%s", width < HELP_COLUMN ? HELP_COLUMN - width : 2, "",
+			r->local ? "local: " : "", r->help);
 		if (r->fallback)
 			fprintf(to, " [%s]", r->fallback);
 		fputc('\n', to);
 	}
+	fputs("\nDUR is 500ms, 30s, 10m, 2h, or seconds. SIZE is bytes, or with K, M, G or T: 256M.\n",
+		to);
 }
 
 static int defaults(struct options *o)
@@ -285,6 +305,16 @@ static int check(struct options *o)
 		return fail("-o subdir=%s: the one subdir is `workspace`%s", o->subdir, "");
 	if (o->subdir && !o->sandbox)
 		return fail("-o subdir=%s needs -o sandbox=NAME%s", o->subdir, "");
+	if (o->create && !o->sandbox)
+		return fail(
+			"-o create goes with -o sandbox=NAME%s%s; in other mounts mkdir makes one", "", "");
+	if (o->create && o->ro)
+		return fail("-o create makes a sandbox, which -o ro forbids%s%s; leave one out", "", "");
+	if (o->for_local && strncmp(o->server, "local:", 6) != 0)
+		return fail("-o %s is for local: alone; the sandbox at %s is set up where it was started",
+			o->for_local, o->server);
+	if (o->token_file && strncmp(o->server, "local:", 6) == 0)
+		return fail("-o token_file=%s: a local: server takes no token%s", o->token_file, "");
 	if (o->allow_other && o->allow_root)
 		return fail("-o allow_other and -o allow_root exclude each other%s%s", "", "");
 	if (o->token_file && access(o->token_file, R_OK) < 0)
@@ -293,6 +323,16 @@ static int check(struct options *o)
 		return fail(
 			"%s: credentials do not belong into an address%s; use -o token_file=", "SERVER", "");
 	return 0;
+}
+
+/* Schemes are the same in any case, what follows is not. */
+static void lower_scheme(char *server)
+{
+	static const char *const kinds[] = {"local:", "unix:", "http:", "https:"};
+
+	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+		if (strncasecmp(server, kinds[i], strlen(kinds[i])) == 0)
+			memcpy(server, kinds[i], strlen(kinds[i]));
 }
 
 /* A relative DIR or socket path is meant from here, and the program leaves for /. */
@@ -383,6 +423,7 @@ int options_parse(int argc, char **argv, struct options *o)
 	o->given_mountpoint = strdup(mnt);
 	if (!o->server || !o->given_mountpoint)
 		return -ENOMEM;
+	lower_scheme(o->server);
 	err = check(o);
 	return err ? err : absolute_server(o);
 }

@@ -28,6 +28,7 @@ struct options {
 	enum symlink_mode symlinks;
 	char *sandbox; /* sandbox=NAME or NULL */
 	char *subdir;  /* subdir=workspace or NULL */
+	bool create;   /* make that sandbox if there is none */
 	char *token_file;
 	/* local: */
 	enum net_mode net;
@@ -37,6 +38,8 @@ struct options {
 	uint64_t limit_tmp;
 	char *pass; /* options for the kernel, as they are */
 	/* of the command line */
+	const char
+		*for_local; /* an option that was given and means something on local: alone; NULL: none */
 	char *given_mountpoint;
 	bool unmount, kill, help, version;
 };

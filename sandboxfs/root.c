@@ -459,10 +459,8 @@ static int single_root(struct server *s, struct call *c, struct node **out)
 	struct place *p;
 	int err = 0;
 
-	if (!sb)
-		err = server_create(s, c, o->sandbox, &sb);
-	if (err)
-		return err;
+	if (!sb) /* server_new has seen to it: somebody has removed it since */
+		return call_fault(c, ENOENT, NULL, "%s: there is no such sandbox", o->sandbox);
 	if (o->subdir) {
 		err = tree_node(sb, TREE_WORKSPACE, out);
 		if (!err)

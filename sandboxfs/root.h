@@ -9,7 +9,7 @@
 #include "sandbox.h"
 
 /*
- * The node that MNT is: all sandboxes, or with sandbox= that one (made if it does not exist), or with subdir= its workspace.
+ * The node that MNT is: all sandboxes, or with sandbox= that one, or with subdir= its workspace.
  * New reference; an errno with the sentence in c.
  */
 int root_node_new(struct server *s, struct call *c, struct node **out);

@@ -41,6 +41,12 @@ struct front *server_front(struct server *s)
 
 /* --- names --- */
 
+/* MNT/ctl is not a sandbox, whatever lies on the disk. */
+static bool is_taken(const char *name)
+{
+	return strcmp(name, "ctl") == 0;
+}
+
 static int check_name(struct server *s, struct call *c, const char *name)
 {
 	regex_t re;
@@ -49,6 +55,9 @@ static int check_name(struct server *s, struct call *c, const char *name)
 	if (name[0] == '.')
 		return call_fault(
 			c, EPERM, NULL, "%s: names of sandboxes do not begin with a dot; choose another", name);
+	if (is_taken(name))
+		return call_fault(
+			c, EINVAL, NULL, "%s: no sandbox can have this name, it is the control tree's", name);
 	if (!s->driver->many)
 		return call_fault(
 			c, EPERM, NULL, "%s: this server is one sandbox; it makes and removes none", name);
@@ -106,6 +115,8 @@ struct sandbox *server_find(struct server *s, const char *name)
 {
 	struct sandbox *sb;
 
+	if (is_taken(name))
+		return NULL;
 	pthread_mutex_lock(&s->lock);
 	sb = find_locked(s, name);
 	if (sb)
@@ -122,7 +133,7 @@ static bool adopt_listed(const char *name, void *arg)
 {
 	struct sandbox *sb = NULL;
 
-	if (adopt(arg, name, &sb) == 0)
+	if (!is_taken(name) && adopt(arg, name, &sb) == 0)
 		sandbox_put(sb);
 	return true;
 }
@@ -383,17 +394,29 @@ static const struct driver_ops *driver_of(const char *address)
 	return NULL;
 }
 
-/* A single container is asked at once whether it answers: a mount that returns 0 works. */
+/* What is mounted alone is started at once, and asked whether it answers: a mount that returns 0 works. */
 static int check_single(struct server *s, struct call *c)
 {
-	struct sandbox *sb = server_find(s, s->options->sandbox ? s->options->sandbox : "default");
-	int err;
+	const struct options *o = s->options;
+	struct sandbox *sb = NULL;
+	int err = o->sandbox && s->driver->many ? check_name(s, c, o->sandbox) : 0;
 
-	if (!sb)
+	if (err)
+		return err;
+	sb = server_find(s, o->sandbox ? o->sandbox : "default");
+	if (!sb && !s->driver->many)
 		return call_fault(c, ENOENT, NULL,
-			"%s: there is no sandbox %s; this server has only `default`", s->options->server,
-			s->options->sandbox);
-	err = sandbox_ready(sb, c);
+			"%s: there is no sandbox %s; this server has only `default`", o->server, o->sandbox);
+	if (!sb && !o->create)
+		return call_fault(c, ENOENT, NULL,
+			"-o sandbox=%s: %s has no such sandbox; -o create makes it, as mkdir does in a mount "
+			"of "
+			"all",
+			o->sandbox, o->server);
+	if (!sb)
+		err = server_create(s, c, o->sandbox, &sb);
+	if (!err)
+		err = sandbox_ready(sb, c);
 	sandbox_put(sb);
 	return err;
 }
@@ -425,7 +448,7 @@ int server_new(const struct options *o, struct http *h, struct call *c, struct s
 	}
 	call_init(&s->stopping, 0);
 	err = d->open(o, c, &s->driver_state);
-	if (!err && !d->many)
+	if (!err && (!d->many || o->sandbox))
 		err = check_single(s, c);
 	if (!err) {
 		err = -pthread_create(&s->prober, NULL, prober_thread, s);

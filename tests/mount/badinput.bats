@@ -220,3 +220,73 @@ for_nonsense() { # MODE
 @test "a server that takes and never answers" { for_nonsense silent; }
 @test "a server that closes every connection" { for_nonsense close; }
 @test "a server whose header never ends" { for_nonsense huge-header; }
+
+@test "-o sandbox= of a name that is not there is refused and says how to make it; -o create makes it" {
+	refused 'nosuch.*-o create' -o sandbox=nosuch local: "$MNT"
+	refused 'nosuch.*-o create' -o sandbox=nosuch,ro local: "$MNT"
+	[ ! -e "$T/data/sandboxfs/nosuch" ]
+	refused 'ctl' -o sandbox=ctl local: "$MNT"
+	refused 'ctl' -o sandbox=ctl,create local: "$MNT"
+	refused 'create.*ro' -o sandbox=new,create,ro local: "$MNT"
+	refused 'create.*sandbox=' -o create local: "$MNT"
+	within 30 "$sandboxfs" -o sandbox=new,create,subdir=workspace local: "$MNT" 3>&-
+	echo text >"$MNT/f"
+	within 30 "$sandboxfs" -u "$MNT"
+	within 30 "$sandboxfs" -o sandbox=new,create local: "$MNT" 3>&-
+	[ "$(cat "$MNT/workspace/f")" = text ]
+}
+
+@test "-o sandbox= of one that another mount uses is refused, naming it, and leaves no mount" {
+	start
+	ls "$W" >/dev/null
+	mkdir "$T/mnt2"
+	local first=$MNT option
+	MNT=$T/mnt2
+	for option in sandbox=demo sandbox=demo,subdir=workspace; do
+		refused "in use by pid $(fs_pid_of "$first").*$first" -o $option local: "$MNT"
+	done
+	MNT=$first
+}
+fs_pid_of() { sed -n 's/^pid //p' "$1/ctl/stats"; }
+
+@test "options for local: alone are refused with another server; schemes are the same in any case" {
+	local option
+	for option in net=none min-free=1M limits=processes:5 sandbox=default,create; do
+		refused 'is for local: alone' -o $option unix:/tmp/none "$MNT"
+	done
+	echo token >"$T/token"
+	refused 'takes no token' -o token_file="$T/token" local: "$MNT"
+	refused "$T/none" -o timeout=3 "UNIX:$T/none" "$MNT"
+	refused '127.0.0.1:1' -o timeout=3 HTTP://127.0.0.1:1 "$MNT"
+	run within 30 "$sandboxfs" LOCAL: "$MNT" 3>&-
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+	grep -qx 'url local:' "$MNT/ctl/server"
+}
+
+@test "the token of token_file goes with each request, and a file without one is refused" {
+	local p
+	: >"$T/empty"
+	echo 'two words' >"$T/words"
+	refused 'no token' -o token_file="$T/empty" "unix:$T/none" "$MNT"
+	refused 'no token' -o token_file="$T/words" "unix:$T/none" "$MNT"
+	/usr/bin/python3 - "$T/sock" "$T/heads" <<-'E' 3>&- &
+		import socket, sys
+		s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+		while True:
+		    c, _ = s.accept()
+		    with open(sys.argv[2], "ab") as f: f.write(c.recv(65536))
+		    c.sendall(b"HTTP/1.1 500 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"); c.close()
+	E
+	echo $! >>"$T/pids"
+	wait_until 10 test -S "$T/sock"
+	printf 'secret-123\r\n' >"$T/token"
+	refused 'status 500' -o token_file="$T/token",timeout=3 "unix:$T/sock" "$MNT"
+	grep -q $'^Authorization: Bearer secret-123\r$' "$T/heads"
+}
+
+@test "--help says what each value is" {
+	run within 10 "$sandboxfs" --help
+	[[ $output == *'timeout=DUR'*'min-free=SIZE'*'DUR is 500ms, 30s'*'SIZE is bytes'* ]]
+	[[ $output == *'memory:SIZE of each process alone'* ]]
+}

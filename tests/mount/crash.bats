@@ -233,3 +233,19 @@ in_d_state() { # PATTERN...: a process of this test that no signal ends
 	! is_mounted
 	wait_until 5 gone "$pid"
 }
+
+@test "a mount over what a program left that died says nothing, and -u of another's server asks for no processes" {
+	kill -9 "$(fs_pid)"
+	run mount_it
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+	unmount
+	start_server unix
+	mount_it
+	mkdir "$MNT/default/ctl/processes/p"
+	echo "sleep $S" >"$MNT/default/ctl/processes/p/cmd"
+	wait_until 10 grep -qx running "$MNT/default/ctl/processes/p/status"
+	unmount
+	! is_mounted
+	[[ $(curl_server /api/process/list) == *"sleep $S"* ]]
+}

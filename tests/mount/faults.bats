@@ -193,3 +193,16 @@ back_again() {
 	within 30 "$sandboxfs" -u "$MNT"
 	! is_mounted
 }
+
+@test "while the link is lost, processes/ lists what is known here, as lost" {
+	prepare
+	mkdir "$C/processes/p"
+	echo "sleep $S" >"$C/processes/p/cmd"
+	[ "$(cat "$C/processes/p/status")" = running ]
+	kill -STOP "$server"
+	# the first call finds it out
+	[ "$(within $((limit + 3)) ls "$C/processes")" = $'new\np' ]
+	[ "$(within 2 cat "$C/processes/p/status")" = lost ]
+	kill -CONT "$server"
+	wait_until 15 grep -qx running "$C/processes/p/status"
+}

@@ -213,7 +213,7 @@ static void test_the_log_keeps_the_newest_thousand_lines(void **state)
 {
 	(void)state;
 	struct buf b = BUF_INIT;
-	log_set_stderr(false);
+	log_set_to(LOG_TO_SYSLOG);
 	for (int i = 0; i < 1200; i++)
 		log_info("line %d", i);
 	log_debug("not at this level");

@@ -63,8 +63,9 @@ int ctl_show_error(const struct ctl_ref *ref, struct call *c, struct buf *out)
 int ctl_show_status(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
 	struct sandbox_status s = {0};
+	AUTO_BUF detail = BUF_INIT;
 	(void)c;
-	sandbox_get_status(ref->sandbox, &s);
+	sandbox_describe_status(ref->sandbox, &s, &detail);
 	buf_printf(out, "%s\n", sandbox_state_word(s.state));
 	put_line(out, "id", *s.id ? s.id : sandbox_name(ref->sandbox));
 	put_line(out, "server", sandbox_options(ref->sandbox)->server);
@@ -78,7 +79,7 @@ int ctl_show_status(const struct ctl_ref *ref, struct call *c, struct buf *out)
 	put_line(out, "sleeps-at", "never");
 	put_line(out, "keepalive", "off");
 	put_line(out, "network", s.network);
-	put_line(out, "detail", s.detail);
+	put_line(out, "detail", detail.data ? detail.data : "");
 	return 0;
 }
 

@@ -49,6 +49,7 @@ struct output {
 	bool malformed, told_started, may_run, moved;
 	bool exited;
 	struct output_end end;
+	int64_t heard_at; /* when a byte last came; before the first: when it was opened */
 	unsigned tries;
 	struct buf body;  /* of the start, until it is answered */
 	int64_t deadline; /* of the start */
@@ -119,17 +120,26 @@ static const struct frame_events output_frame_events = {
 	.exited = output_on_exited,
 };
 
+/* The link works, whatever it carries. */
+static void output_heard(struct output *o)
+{
+	o->heard_at = call_now_ms();
+	sandbox_note_heard(o->kept.keeper->sb);
+}
+
 static void output_on_status(void *arg, int status)
 {
 	struct output *o = arg;
 
 	o->status = status;
+	output_heard(o);
 }
 
 static bool output_on_data(void *arg, const void *p, size_t n)
 {
 	struct output *o = arg;
 
+	output_heard(o);
 	if (o->status != 200) {
 		if (o->error_body.size < OUTPUT_ERROR_BODY_MAX)
 			buf_add(&o->error_body, p, n);
@@ -291,6 +301,8 @@ static void output_settle(struct output *o, int err)
 {
 	bool starting = atomic_load(&o->phase) == OUTPUT_STARTING;
 
+	if (!o->exited && err && err != -ECANCELED && err != -ENOMEM)
+		sandbox_note_unheard(o->kept.keeper->sb, o->heard_at, err);
 	if (o->exited) {
 		output_finish(o);
 	} else if (o->malformed) {
@@ -359,6 +371,7 @@ static bool output_tend(struct kept *item, int64_t now, int64_t *next)
 			output_settle(o, err);
 		else {
 			o->may_run = o->may_run || err != -EHOSTUNREACH;
+			sandbox_note_unheard(k->sb, o->heard_at, err ? err : -ETIMEDOUT);
 			output_fail(o, -ETIMEDOUT, "the sandbox does not answer");
 		}
 		pthread_mutex_lock(&k->lock);
@@ -398,6 +411,7 @@ static int output_new(struct sandbox *sb, const char *id, const struct output_ev
 	o->busy = true;
 	sandbox_get_status(sb, &st);
 	memcpy(o->boot, st.boot, sizeof(o->boot));
+	o->heard_at = call_now_ms();
 	o->kept.tend = output_tend;
 	err = keeper_add(sb, &o->kept);
 	if (err) {

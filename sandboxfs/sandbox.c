@@ -1,22 +1,19 @@
 /*
- * One sandbox: its state, its link, requests to its server. See sandbox.h.
+ * One sandbox: its name, references, state and life, and what the rooms above keep with it. See sandbox.h; requests to its
+ * server, and whether that answers, are sandbox_link.c's.
  *
- * The link: the first exchange that hears nothing for timeout= ends with ETIMEDOUT, marks the sandbox
- * unreachable and ends all other exchanges with it; from then on each fails at once with
- * EHOSTUNREACH until the server's prober has had an answer. One slow answer alone, while
- * others arrive, ends only itself. A sandbox of our own (local:) that has ended is simply started again by the next use.
+ * A sandbox of our own (local:) that has ended is simply started again by the next use.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "api_error.h"
 #include "cleanup.h"
 #include "log.h"
 #include "sandbox_impl.h"
 
-enum { FRESH_MS = 10000, RETRY_FIRST_MS = 20, RETRY_MAX_MS = 1000, PING_TIMEOUT_MS = 5000 };
+enum { FRESH_MS = 10000 };
 
 const char *sandbox_state_word(enum sandbox_state s)
 {
@@ -67,6 +64,7 @@ void sandbox_put(struct sandbox *sb)
 	}
 	fault_clear(&sb->fault);
 	pthread_mutex_destroy(&sb->lock);
+	free(sb->detail);
 	free(sb->name);
 	free(sb);
 }
@@ -97,14 +95,14 @@ void sandbox_set_state(struct sandbox *sb, enum sandbox_state state, const char 
 	if (sb->state != state)
 		clock_gettime(CLOCK_REALTIME, &sb->since);
 	sb->state = state;
-	snprintf(sb->detail, sizeof sb->detail, "%s", detail ? detail : "");
+	free(sb->detail);
+	sb->detail = detail ? strdup(detail) : NULL; /* without memory the word has to do */
 	waitq_wake(&sb->changed);
 }
 
 /* --- coming to life --- */
 
-/* Sleeps, unless something about the sandbox changes or the call is cancelled. */
-static int pause_for(struct sandbox *sb, struct call *c, int64_t ms)
+int sandbox_pause(struct sandbox *sb, struct call *c, int64_t ms)
 {
 	AUTO_UNLOCK(&sb->lock);
 	int err = waitq_wait(&sb->changed, &sb->lock, c, call_now_ms() + ms);
@@ -170,7 +168,7 @@ static int wait_for_answer(struct sandbox *sb, struct call *c, const struct http
 		if (died)
 			return call_fault(
 				c, EIO, NULL, "%s: its server ended while it started; see ctl/log", sb->name);
-		err = pause_for(sb, c, pause);
+		err = sandbox_pause(sb, c, pause);
 		if (err)
 			return err;
 		pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
@@ -230,6 +228,12 @@ static int do_start(struct sandbox *sb, struct call *c)
 	return 0;
 }
 
+int sandbox_fault_over(struct sandbox *sb, struct call *c, bool gone)
+{
+	return gone ? call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name)
+				: call_fault(c, ESTALE, NULL, "%s: the mount is ending", sb->name);
+}
+
 int sandbox_start(struct sandbox *sb, struct call *c)
 {
 	int64_t deadline = call_now_ms() + sb->server->options->timeout_ms;
@@ -244,7 +248,7 @@ int sandbox_start(struct sandbox *sb, struct call *c)
 				(long long)sb->server->options->timeout_ms / 1000);
 	}
 	if (!err && (sb->gone || sb->closed))
-		err = call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name);
+		err = sandbox_fault_over(sb, c, sb->gone);
 	if (!err && (!sb->started || sb->died))
 		err = call_may_wait(c);
 	if (err || (sb->started && !sb->died)) {
@@ -299,237 +303,6 @@ const struct http_target *sandbox_target(struct sandbox *sb)
 	return sb->started ? &sb->targets->target : NULL;
 }
 
-/* --- requests --- */
-
-static void note_answer(struct sandbox *sb)
-{
-	AUTO_UNLOCK(&sb->lock);
-
-	sb->answered_ms = call_now_ms();
-	if (sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died)
-		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
-}
-
-/* Nothing was heard since began_ms. True if that is now the state of the link (and not of one request). */
-static bool note_silence(struct sandbox *sb, int64_t began_ms, const char *why)
-{
-	AUTO_UNLOCK(&sb->lock);
-
-	if (sb->answered_ms > began_ms || sb->died)
-		return false;
-	if (sb->state != SANDBOX_UNREACHABLE)
-		log_error("%s: unreachable: %s", sb->name, why);
-	sandbox_set_state(sb, SANDBOX_UNREACHABLE, why);
-	return true;
-}
-
-static int fault_unreachable(struct sandbox *sb, struct call *c)
-{
-	return call_fault(c, EHOSTUNREACH, NULL,
-		"%s: its server does not answer; calls fail until it does (it is asked every second)",
-		sb->name);
-}
-
-/* May this request be sent now? 0 with the server it goes to. */
-static int may_send(struct sandbox *sb, struct call *c, unsigned long *generation,
-	const struct http_target **target)
-{
-	int err = sandbox_start(sb, c);
-
-	if (err)
-		return err;
-	AUTO_UNLOCK(&sb->lock);
-	*generation = sb->generation;
-	*target = &sb->targets->target;
-	return sb->state == SANDBOX_UNREACHABLE ? fault_unreachable(sb, c) : 0;
-}
-
-static bool same_server(struct sandbox *sb, unsigned long generation)
-{
-	AUTO_UNLOCK(&sb->lock);
-	return sb->generation == generation && !sb->died;
-}
-
-/*
- * One exchange, repeated as far as that is harmless: after a refused connection always; after one broken midway
- * if the request changes nothing (safe), or if it goes to the same server again, which remembers it (`numbered`).
- */
-static int try_exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
-	bool numbered, struct http_reply *reply)
-{
-	struct server *s = sb->server;
-	int64_t began = call_now_ms(), pause = RETRY_FIRST_MS;
-	unsigned long generation, first = 0;
-	bool may_be_done = false;
-
-	r->timeout_ms = s->options->timeout_ms;
-	for (;;) {
-		int err = may_send(sb, c, &generation, &r->target);
-
-		if (err)
-			return err;
-		if (may_be_done && !safe && generation != first)
-			return call_fault(c, EIO, NULL,
-				"%s: its server ended during this request; whether it was done is not known",
-				sb->name);
-		first = generation;
-		err = http_exchange(s->http, c, r, reply);
-		if (!err) {
-			note_answer(sb);
-			return 0;
-		}
-		if (err == -EINTR || err == -ENOMEM || err == -EFBIG || err == -ECANCELED)
-			return err;
-		if (err == -ESTALE)
-			return call_fault(c, ESTALE, NULL, "%s: the sandbox was destroyed", sb->name);
-		if (err == -EPROTO)
-			return call_fault(
-				c, EPROTO, NULL, "%s: its server answers with what is not HTTP", sb->name);
-		if (err == -ETIMEDOUT) {
-			if (note_silence(sb, began, "no answer within timeout="))
-				http_abort(s->http, r->target, -ETIMEDOUT);
-			return call_fault(c, ETIMEDOUT, NULL,
-				"%s: no answer within %lld s; -o timeout= waits longer", sb->name,
-				(long long)s->options->timeout_ms / 1000);
-		}
-		if (err == -ECONNRESET)
-			may_be_done = true;
-		if (may_be_done && !safe && !numbered)
-			return call_fault(c, EIO, NULL,
-				"%s: the link broke during this request; whether it was done is not known",
-				sb->name);
-		if (call_now_ms() - began > s->options->timeout_ms ||
-			(!s->driver->many && err == -EHOSTUNREACH && same_server(sb, generation))) {
-			note_silence(sb, began, "no connection to its server");
-			return fault_unreachable(sb, c);
-		}
-		err = pause_for(sb, c, pause);
-		if (err)
-			return err;
-		pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
-	}
-}
-
-/* The same; a failure of the link is what ctl/error must show, whoever asked. */
-static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
-	bool numbered, struct http_reply *reply)
-{
-	int err = try_exchange(sb, c, r, safe, numbered, reply);
-
-	if (err && c->fault.err)
-		sandbox_note_fault(sb, &c->fault);
-	return err;
-}
-
-int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
-	struct buf *reply)
-{
-	struct http_request r = {.method = "POST",
-		.path = "/api/sandboxfs/batch",
-		.type = "application/octet-stream",
-		.body = body,
-		.size = size,
-		.max_reply = 20 << 20};
-	struct http_reply got = {.body = BUF_INIT};
-	int err = exchange(sb, c, &r, !mutates, true, &got);
-
-	if (!err && got.status == 200) {
-		*reply = got.body;
-		return 0;
-	}
-	if (!err && got.status == 404)
-		err = call_fault(c, ENOTSUP, NULL,
-			"%s: this server has no file protocol; files need sandboxd in the sandbox", sb->name);
-	else if (!err)
-		err = api_error(c, got.status, got.body.data, got.body.size);
-	buf_release(&got.body);
-	return err;
-}
-
-int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const char *path,
-	const char *type, const void *body, size_t size, struct buf *reply)
-{
-	struct http_request r = {
-		.method = method, .path = path, .type = type, .body = body, .size = size};
-	struct http_reply got = {.body = BUF_INIT};
-	int err = exchange(sb, c, &r, strcmp(method, "GET") == 0, false, &got);
-
-	if (!err && got.status == 200 && reply) {
-		*reply = got.body;
-		return 0;
-	}
-	if (!err && got.status != 200)
-		err = api_error(c, got.status, got.body.data, got.body.size);
-	buf_release(&got.body);
-	return err;
-}
-
-int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const char *path,
-	struct json_object *body, struct json_object **reply)
-{
-	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
-	struct json_tokener *t;
-	struct json_object *o;
-	AUTO_BUF got = BUF_INIT;
-	int err;
-
-	if (body && !text)
-		return -ENOMEM;
-	err = sandbox_raw(
-		sb, c, method, path, text ? "application/json" : NULL, text, text ? strlen(text) : 0, &got);
-	if (err || !reply)
-		return err;
-	t = json_tokener_new_ex(32);
-	if (!t)
-		return -ENOMEM;
-	o = got.size <= INT32_MAX ? json_tokener_parse_ex(t, got.data ? got.data : "", (int)got.size)
-							  : NULL;
-	json_tokener_free(t);
-	if (!o || !json_object_is_type(o, json_type_object)) {
-		json_object_put(o);
-		return call_fault(c, EPROTO, "INVALID_JSON_RESPONSE",
-			"%s: its server's answer is not a JSON object", sb->name);
-	}
-	*reply = o;
-	return 0;
-}
-
-int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const char *path,
-	const char *type, const void *body, size_t size, const struct http_stream_events *ev, void *arg,
-	struct http_stream **out)
-{
-	const struct http_target *target = NULL;
-	unsigned long generation;
-	int err = may_send(sb, c, &generation, &target);
-	struct http_request r = {.target = target,
-		.method = method,
-		.path = path,
-		.type = type,
-		.body = body,
-		.size = size,
-		.timeout_ms = -1};
-
-	return err ? err : http_stream_open(sb->server->http, &r, ev, arg, out);
-}
-
-void sandbox_probe(struct sandbox *sb, struct call *c)
-{
-	struct http_request r = {
-		.method = "GET", .path = "/api/ping", .timeout_ms = PING_TIMEOUT_MS, .max_reply = 64 << 10};
-	struct http_reply reply = {.body = BUF_INIT};
-	bool due;
-
-	pthread_mutex_lock(&sb->lock);
-	due = sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died && !sb->starting;
-	r.target = due ? &sb->targets->target : NULL;
-	pthread_mutex_unlock(&sb->lock);
-	if (!due)
-		return;
-	if (http_exchange(sb->server->http, c, &r, &reply) == 0 && reply.status == 200)
-		note_answer(sb);
-	buf_release(&reply.body);
-}
-
 /* --- what is known of it --- */
 
 void sandbox_note_boot(
@@ -578,17 +351,19 @@ bool sandbox_replaced_since(struct sandbox *sb, const char *boot)
 	return boot && *boot && *now && strcmp(boot, now) != 0;
 }
 
-void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out)
+void sandbox_describe_status(struct sandbox *sb, struct sandbox_status *out, struct buf *detail)
 {
 	struct server *s = sb->server;
+	char holder[256] = ""; /* cut by the driver: a path for people */
 	bool ours;
 
 	memset(out, 0, sizeof *out);
 	pthread_mutex_lock(&sb->lock);
 	out->state = sb->state;
 	out->since = sb->since;
+	if (sb->detail)
+		buf_str(detail, sb->detail);
 	snprintf(out->id, sizeof out->id, "%s", sb->name);
-	snprintf(out->detail, sizeof out->detail, "%s", sb->detail);
 	if (sb->has_boot)
 		hex_of(sb->boot, out->boot);
 	ours = sb->started || sb->starting;
@@ -596,10 +371,20 @@ void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out)
 		snprintf(out->network, sizeof out->network, "%s", sb->instance.network);
 	pthread_mutex_unlock(&sb->lock);
 	if (!ours && s->driver->in_use &&
-		s->driver->in_use(s->driver_state, sb->name, out->detail, sizeof out->detail) == 1)
+		s->driver->in_use(s->driver_state, sb->name, holder, sizeof holder) == 1) {
 		out->state = SANDBOX_IN_USE;
-	else if (!ours && out->state == SANDBOX_IN_USE)
+		buf_clear(detail);
+		buf_str(detail, holder);
+	} else if (!ours && out->state == SANDBOX_IN_USE) {
 		out->state = SANDBOX_UNKNOWN;
+	}
+}
+
+void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out)
+{
+	AUTO_BUF detail = BUF_INIT;
+
+	sandbox_describe_status(sb, out, &detail);
 }
 
 void sandbox_note_fault(struct sandbox *sb, const struct fault *f)

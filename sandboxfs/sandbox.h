@@ -2,7 +2,8 @@
  * A sandbox as the rest of the program sees it: a name, a state, a link, and the ways to reach its server.
  * A server is the set of them (one mount).
  *
- * sandbox.c owns names, states, faults and reference counts; how a sandbox comes to life is the driver's (driver.h).
+ * sandbox.c owns names, states, faults and reference counts, sandbox_link.c requests and whether they are answered; how a sandbox
+ * comes to life is the driver's (driver.h).
  * Thread-safe. Functions that may wait take a call.
  */
 #ifndef SBX_SANDBOX_H
@@ -89,6 +90,13 @@ int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const
 	const char *type, const void *body, size_t size, const struct http_stream_events *ev, void *arg,
 	struct http_stream **out);
 
+/*
+ * What streams that were opened past the functions above have heard: something (any byte of an answer), or nothing since since_ms
+ * (call_now_ms) and then err: -EHOSTUNREACH, -ETIMEDOUT or -ECONNRESET. The link's state follows as it does for calls.
+ */
+void sandbox_note_heard(struct sandbox *sb);
+void sandbox_note_unheard(struct sandbox *sb, int64_t since_ms, int err);
+
 /* Everything written under workspace/ before now is in the sandbox when it returns 0; else the errno of the file that could not be sent, with a fault. */
 int sandbox_barrier(struct sandbox *sb, struct call *c);
 /* Nothing cached before now is served unless it was checked again. Returns when the kernel was told. */
@@ -105,9 +113,10 @@ struct sandbox_status {
 	char boot[40];         /* hex; empty: unknown */
 	struct timespec since; /* of the state */
 	char network[128];     /* a word and, after ": ", why */
-	char detail[256]; /* a sentence on the state, e.g. pid and path of who uses it; may be empty */
 };
 void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out);
+/* The same, and into detail a sentence on the state, e.g. pid and path of who uses it; may stay empty. */
+void sandbox_describe_status(struct sandbox *sb, struct sandbox_status *out, struct buf *detail);
 /* True if the server at the other end is known to be another than when boot was noted (hex from sandbox_get_status). */
 bool sandbox_replaced_since(struct sandbox *sb, const char *boot);
 

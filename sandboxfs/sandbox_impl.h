@@ -1,5 +1,5 @@
 /*
- * Inside of struct server and struct sandbox, for server.c and sandbox.c alone.
+ * Inside of struct server and struct sandbox, for server.c, sandbox.c and sandbox_link.c alone.
  */
 #ifndef SBX_SANDBOX_IMPL_H
 #define SBX_SANDBOX_IMPL_H
@@ -31,7 +31,7 @@ struct sandbox {
 
 	pthread_mutex_t lock; /* covers all below */
 	enum sandbox_state state;
-	char detail[256];
+	char *detail; /* a sentence on the state; NULL: none */
 	struct timespec since;
 	bool started;             /* instance is valid */
 	bool starting;            /* somebody starts it: wait in changed */
@@ -83,6 +83,11 @@ void sandbox_release_attachments(struct sandbox *sb);
 int sandbox_start(struct sandbox *sb, struct call *c);
 /* Looks whether an unreachable one answers again. */
 void sandbox_probe(struct sandbox *sb, struct call *c);
+enum { RETRY_FIRST_MS = 20, RETRY_MAX_MS = 1000, PING_TIMEOUT_MS = 5000 };
+/* Sleeps, unless something about the sandbox changes or the call is cancelled. */
+int sandbox_pause(struct sandbox *sb, struct call *c, int64_t ms);
+/* Why it is not started again: it was destroyed (gone), or the mount ends. -ESTALE. */
+int sandbox_fault_over(struct sandbox *sb, struct call *c, bool gone);
 void sandbox_set_state(
 	struct sandbox *sb, enum sandbox_state state, const char *detail); /* lock held */
 

@@ -373,6 +373,12 @@ const char *sandbox_state_word(enum sandbox_state s)
 	return s == SANDBOX_RUNNING ? "running" : "unknown";
 }
 
+void sandbox_describe_status(struct sandbox *sb, struct sandbox_status *out, struct buf *detail)
+{
+	(void)detail;
+	sandbox_get_status(sb, out);
+}
+
 void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out)
 {
 	(void)sb;

@@ -38,6 +38,8 @@ struct sandbox {
 	struct http_target target;
 	_Atomic bool replaced;
 	_Atomic int ready_calls;
+	_Atomic unsigned heard;
+	_Atomic int unheard; /* the errno that was told last */
 	pthread_mutex_t lock;
 	struct {
 		const void *key;
@@ -86,6 +88,17 @@ void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out)
 	memset(out, 0, sizeof *out);
 	out->state = SANDBOX_RUNNING;
 	strcpy(out->boot, "00");
+}
+
+void sandbox_note_heard(struct sandbox *sb)
+{
+	atomic_fetch_add(&sb->heard, 1);
+}
+
+void sandbox_note_unheard(struct sandbox *sb, int64_t since_ms, int err)
+{
+	(void)since_ms;
+	atomic_store(&sb->unheard, err);
 }
 
 bool sandbox_replaced_since(struct sandbox *sb, const char *boot)

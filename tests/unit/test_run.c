@@ -70,6 +70,8 @@ static void a_run_keeps_output_and_exit_code(void **state)
 	assert_int_equal(run_exit(s.run, &timed_out), 3);
 	assert_false(timed_out);
 	assert_output(s.run, pattern, 100000);
+	assert_true(atomic_load(&r.sandbox.heard) > 0);
+	assert_int_equal(atomic_load(&r.sandbox.unheard), 0);
 	assert_true(spool_ended(run_spool(s.run)));
 	assert_non_null(strstr(r.request, "\"command\":\"true\""));
 	finish(&s);
@@ -240,6 +242,7 @@ static void a_start_without_an_answer_ends_and_is_cancelled(void **state)
 	r.plans[0] = (struct rig_plan){.used = true, .mute = true};
 	start(&r, &s);
 	assert_int_equal(s.err, -ETIMEDOUT);
+	assert_int_equal(atomic_load(&r.sandbox.unheard), -ETIMEDOUT);
 	assert_int_equal(run_state(s.run), RUN_UNKNOWN);
 	rig_await(&r, &r.cancels, 1);
 	finish(&s);
@@ -256,6 +259,7 @@ static void a_server_that_takes_no_connection_did_not_run_it(void **state)
 	unlink(r.path);
 	start(&r, &s);
 	assert_int_equal(s.err, -EHOSTUNREACH);
+	assert_int_equal(atomic_load(&r.sandbox.unheard), -EHOSTUNREACH);
 	assert_int_equal(run_state(s.run), RUN_REFUSED);
 	assert_true(atomic_load(&r.sandbox.ready_calls) >= 2); /* it was given a chance to start */
 	finish(&s);

@@ -1,0 +1,261 @@
+/*
+ * The link to one sandbox's server: requests, what is repeated of them, and whether anything is heard. See sandbox.h.
+ *
+ * The first exchange that hears nothing for timeout= ends with ETIMEDOUT, marks the sandbox unreachable and ends all other
+ * exchanges with it; from then on each fails at once with EHOSTUNREACH until the server's prober has had an
+ * answer. One slow answer alone, while others arrive, ends only itself. Streams that others opened tell what they hear.
+ *
+ * Owns no data: the state is the sandbox's (sandbox_impl.h), under its lock.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "api_error.h"
+#include "cleanup.h"
+#include "log.h"
+#include "sandbox_impl.h"
+
+void sandbox_note_heard(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+
+	sb->answered_ms = call_now_ms();
+	if (sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died)
+		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
+}
+
+/* Nothing was heard since began_ms. True if that is now the state of the link (and not of one request). */
+static bool note_silence(struct sandbox *sb, int64_t began_ms, const char *why)
+{
+	AUTO_UNLOCK(&sb->lock);
+
+	if (sb->answered_ms > began_ms || sb->died || !sb->started)
+		return false;
+	if (sb->state != SANDBOX_UNREACHABLE)
+		log_error("%s: unreachable: %s", sb->name, why);
+	sandbox_set_state(sb, SANDBOX_UNREACHABLE, why);
+	return true;
+}
+
+void sandbox_note_unheard(struct sandbox *sb, int64_t since_ms, int err)
+{
+	struct server *s = sb->server;
+	bool late = call_now_ms() - since_ms >= s->options->timeout_ms;
+
+	/* One of our own that takes no connection has ended, and its driver is about to say so. */
+	if (err == -EHOSTUNREACH && (late || !s->driver->many))
+		note_silence(sb, since_ms, "no connection to its server");
+	else if (late && note_silence(sb, since_ms, "no answer within timeout="))
+		http_abort(s->http, sandbox_target(sb), -ETIMEDOUT);
+}
+
+static int fault_unreachable(struct sandbox *sb, struct call *c)
+{
+	return call_fault(c, EHOSTUNREACH, NULL,
+		"%s: its server does not answer; calls fail until it does (it is asked every second)",
+		sb->name);
+}
+
+/* May this request be sent now? 0 with the server it goes to. */
+static int may_send(struct sandbox *sb, struct call *c, unsigned long *generation,
+	const struct http_target **target)
+{
+	int err = sandbox_start(sb, c);
+
+	if (err)
+		return err;
+	AUTO_UNLOCK(&sb->lock);
+	*generation = sb->generation;
+	*target = &sb->targets->target;
+	return sb->state == SANDBOX_UNREACHABLE ? fault_unreachable(sb, c) : 0;
+}
+
+static bool same_server(struct sandbox *sb, unsigned long generation)
+{
+	AUTO_UNLOCK(&sb->lock);
+	return sb->generation == generation && !sb->died;
+}
+
+/*
+ * One exchange, repeated as far as that is harmless: after a refused connection always; after one broken midway
+ * if the request changes nothing (safe), or if it goes to the same server again, which remembers it (`numbered`).
+ */
+static int try_exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
+	bool numbered, struct http_reply *reply)
+{
+	struct server *s = sb->server;
+	int64_t began = call_now_ms(), pause = RETRY_FIRST_MS;
+	unsigned long generation, first = 0;
+	bool may_be_done = false;
+
+	r->timeout_ms = s->options->timeout_ms;
+	for (;;) {
+		int err = may_send(sb, c, &generation, &r->target);
+
+		if (err)
+			return err;
+		if (may_be_done && !safe && generation != first)
+			return call_fault(c, EIO, NULL,
+				"%s: its server ended during this request; whether it was done is not known",
+				sb->name);
+		first = generation;
+		err = http_exchange(s->http, c, r, reply);
+		if (!err) {
+			sandbox_note_heard(sb);
+			return 0;
+		}
+		if (err == -EINTR || err == -ENOMEM || err == -EFBIG || err == -ECANCELED)
+			return err;
+		if (err == -ESTALE)
+			return sandbox_fault_over(sb, c, sandbox_gone(sb));
+		if (err == -EPROTO)
+			return call_fault(
+				c, EPROTO, NULL, "%s: its server answers with what is not HTTP", sb->name);
+		if (err == -ETIMEDOUT) {
+			if (note_silence(sb, began, "no answer within timeout="))
+				http_abort(s->http, r->target, -ETIMEDOUT);
+			return call_fault(c, ETIMEDOUT, NULL,
+				"%s: no answer within %lld s; -o timeout= waits longer", sb->name,
+				(long long)s->options->timeout_ms / 1000);
+		}
+		if (err == -ECONNRESET)
+			may_be_done = true;
+		if (may_be_done && !safe && !numbered)
+			return call_fault(c, EIO, NULL,
+				"%s: the link broke during this request; whether it was done is not known",
+				sb->name);
+		if (call_now_ms() - began > s->options->timeout_ms ||
+			(!s->driver->many && err == -EHOSTUNREACH && same_server(sb, generation))) {
+			note_silence(sb, began, "no connection to its server");
+			return fault_unreachable(sb, c);
+		}
+		err = sandbox_pause(sb, c, pause);
+		if (err)
+			return err;
+		pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
+	}
+}
+
+/* The same; a failure of the link is what ctl/error must show, whoever asked. */
+static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
+	bool numbered, struct http_reply *reply)
+{
+	int err = try_exchange(sb, c, r, safe, numbered, reply);
+
+	if (err && c->fault.err)
+		sandbox_note_fault(sb, &c->fault);
+	return err;
+}
+
+int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
+	struct buf *reply)
+{
+	struct http_request r = {.method = "POST",
+		.path = "/api/sandboxfs/batch",
+		.type = "application/octet-stream",
+		.body = body,
+		.size = size,
+		.max_reply = 20 << 20};
+	struct http_reply got = {.body = BUF_INIT};
+	int err = exchange(sb, c, &r, !mutates, true, &got);
+
+	if (!err && got.status == 200) {
+		*reply = got.body;
+		return 0;
+	}
+	if (!err && got.status == 404)
+		err = call_fault(c, ENOTSUP, NULL,
+			"%s: this server has no file protocol; files need sandboxd in the sandbox", sb->name);
+	else if (!err)
+		err = api_error(c, got.status, got.body.data, got.body.size);
+	buf_release(&got.body);
+	return err;
+}
+
+int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const char *path,
+	const char *type, const void *body, size_t size, struct buf *reply)
+{
+	struct http_request r = {
+		.method = method, .path = path, .type = type, .body = body, .size = size};
+	struct http_reply got = {.body = BUF_INIT};
+	int err = exchange(sb, c, &r, strcmp(method, "GET") == 0, false, &got);
+
+	if (!err && got.status == 200 && reply) {
+		*reply = got.body;
+		return 0;
+	}
+	if (!err && got.status != 200)
+		err = api_error(c, got.status, got.body.data, got.body.size);
+	buf_release(&got.body);
+	return err;
+}
+
+int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const char *path,
+	struct json_object *body, struct json_object **reply)
+{
+	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
+	struct json_tokener *t;
+	struct json_object *o;
+	AUTO_BUF got = BUF_INIT;
+	int err;
+
+	if (body && !text)
+		return -ENOMEM;
+	err = sandbox_raw(
+		sb, c, method, path, text ? "application/json" : NULL, text, text ? strlen(text) : 0, &got);
+	if (err || !reply)
+		return err;
+	t = json_tokener_new_ex(32);
+	if (!t)
+		return -ENOMEM;
+	o = got.size <= INT32_MAX ? json_tokener_parse_ex(t, got.data ? got.data : "", (int)got.size)
+							  : NULL;
+	json_tokener_free(t);
+	if (!o || !json_object_is_type(o, json_type_object)) {
+		json_object_put(o);
+		return call_fault(c, EPROTO, "INVALID_JSON_RESPONSE",
+			"%s: its server's answer is not a JSON object", sb->name);
+	}
+	*reply = o;
+	return 0;
+}
+
+int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const char *path,
+	const char *type, const void *body, size_t size, const struct http_stream_events *ev, void *arg,
+	struct http_stream **out)
+{
+	const struct http_target *target = NULL;
+	unsigned long generation;
+	int err = sandbox_ready(
+		sb, c); /* asks, if nothing was heard of late: a stream alone would just wait */
+
+	if (!err)
+		err = may_send(sb, c, &generation, &target);
+	struct http_request r = {.target = target,
+		.method = method,
+		.path = path,
+		.type = type,
+		.body = body,
+		.size = size,
+		.timeout_ms = -1};
+
+	return err ? err : http_stream_open(sb->server->http, &r, ev, arg, out);
+}
+
+void sandbox_probe(struct sandbox *sb, struct call *c)
+{
+	struct http_request r = {
+		.method = "GET", .path = "/api/ping", .timeout_ms = PING_TIMEOUT_MS, .max_reply = 64 << 10};
+	struct http_reply reply = {.body = BUF_INIT};
+	bool due;
+
+	pthread_mutex_lock(&sb->lock);
+	due = sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died && !sb->starting;
+	r.target = due ? &sb->targets->target : NULL;
+	pthread_mutex_unlock(&sb->lock);
+	if (!due)
+		return;
+	if (http_exchange(sb->server->http, c, &r, &reply) == 0 && reply.status == 200)
+		sandbox_note_heard(sb);
+	buf_release(&reply.body);
+}

@@ -22,6 +22,7 @@
 enum {
 	OUTPUT_RETRY_FIRST_MS = 50,
 	OUTPUT_RETRY_MAX_MS = 5000,
+	OUTPUT_ENDED_MS = 1000,        /* so long an end of the server may take to be known */
 	OUTPUT_QUIET_EXTRA_MS = 10000, /* heartbeats come every 5 s */
 	OUTPUT_ERROR_BODY_MAX = 64 << 10
 };
@@ -500,6 +501,12 @@ static int output_start_once(struct sandbox *sb, struct call *c, const char *id,
 	return err; /* 0, or -EINTR: it goes on */
 }
 
+static bool output_never(void *arg)
+{
+	(void)arg; /* such a wait ends with its deadline or a cancel */
+	return false;
+}
+
 int output_start(struct sandbox *sb, struct call *c, const char *id, struct buf *body,
 	const struct output_events *ev, void *arg, struct output **out, bool *may_run)
 {
@@ -509,19 +516,22 @@ int output_start(struct sandbox *sb, struct call *c, const char *id, struct buf 
 	*body = (struct buf)BUF_INIT;
 	*out = NULL;
 	*may_run = false;
-	/* The second time sandbox_ready knows that its server is gone, and starts it. */
-	if (!err)
-		err = call_may_wait(c);
-	for (int i = 0; !err && i < 2; i++) {
+	/*
+	 * One of our own that takes no connection has ended; its driver says so a moment later, and then sandbox_ready starts it.
+	 * Of any other sandbox_ready knows at once that it is unreachable.
+	 */
+	for (int64_t until = call_now_ms() + OUTPUT_ENDED_MS; !err;) {
 		err = sandbox_ready(sb, c);
 		if (err)
 			return err;
 		err = output_start_once(sb, c, id, &mine, ev, arg, out, may_run);
 		if (err != -EHOSTUNREACH)
 			break;
-		err = i == 0
-				  ? 0
-				  : call_fault(c, EHOSTUNREACH, NULL, "the sandbox's server takes no connections");
+		if (call_now_ms() >= until)
+			return call_fault(c, EHOSTUNREACH, NULL, "the sandbox's server takes no connections");
+		err = call_wait(c, output_never, NULL, call_now_ms() + OUTPUT_RETRY_FIRST_MS);
+		if (err == -ETIMEDOUT)
+			err = 0;
 	}
 	if ((err == -EINTR || *may_run) && output_cancel(sb, id) < 0)
 		log_error("%s: command %s could not be cancelled", sandbox_name(sb), id);

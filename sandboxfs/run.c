@@ -1,140 +1,23 @@
 /*
- * Runs and their table: see run.h.
+ * The life of one run: its start, its output, its end and how to bring that about. See run.h; which runs there are is
+ * run_table.c's.
  *
- * The table's lock covers its list and which runs it keeps; a run's lock covers its state. A run's bytes come on the HTTP loop's
- * thread straight into its spool, its end from the keeper (output.h). Order of locks: table, run, a call's.
+ * A run's bytes come on the HTTP loop's thread straight into its spool, its end from the keeper (output.h).
  */
-#include "run.h"
+#include "run_impl.h"
 
 #include <errno.h>
 #include <json-c/json.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "cleanup.h"
 #include "log.h"
 #include "output.h"
 #include "process.h"
 
-enum { RUNS_KEPT = 16, RUN_STOP_MS = 2000 };
-
-struct run_table {
-	pthread_mutex_t lock;
-	unsigned refs;        /* under the lock: the owner's and each run's */
-	struct run *newest;   /* under the lock: every run there is, in falling numbers */
-	uint64_t last, begun; /* under the lock: numbers given out */
-	bool closed;          /* under the lock: run_table_free was called */
-	struct sandbox *sb;   /* borrowed */
-	char *spool_dir;
-	char *prefix; /* of the ids of our commands: no other mount's are the same */
-};
-
-struct run_waiter {
-	struct run_waiter *next;
-	struct call *call;
-};
-
-struct run {
-	struct run *next, *prev; /* table's lock, as these: */
-	unsigned refs;
-	uint64_t begun; /* 0: not begun; else it grows with each run that began */
-	bool kept;      /* the table holds a reference */
-
-	uint64_t number;
-	struct run_table *table;
-	struct spool *spool;
-	char *id;
-
-	pthread_mutex_t lock;
-	_Atomic int state; /* enum run_state; changes under lock */
-	_Atomic bool over; /* nothing more will come; set under lock, before those who wait are woken */
-	struct output *output; /* under lock */
-	char *command;         /* under lock until it is set; then constant */
-	bool starting, cancel; /* under lock */
-	bool may_run;          /* under lock: in the sandbox, for all we know */
-	bool timed_out;        /* under lock, as those below */
-	int code;
-	int64_t timeout_ms;
-	struct timespec started, ended;
-	struct fault fault;
-	struct run_waiter *waiters;
-};
-
-/* ---- the table ---- */
-
-static void run_table_put(struct run_table *t)
-{
-	pthread_mutex_lock(&t->lock);
-	bool last = --t->refs == 0;
-	pthread_mutex_unlock(&t->lock);
-	if (!last)
-		return;
-	pthread_mutex_destroy(&t->lock);
-	free(t->spool_dir);
-	free(t->prefix);
-	free(t);
-}
-
-/* Where nameless files go: the user's cache if there is one, for /tmp can be memory. */
-static char *run_spool_dir(void)
-{
-	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-	AUTO_BUF path = BUF_INIT;
-
-	if (cache && cache[0] == '/')
-		buf_str(&path, cache);
-	else if (home && home[0] == '/')
-		buf_printf(&path, "%s/.cache", home);
-	else
-		return strdup("/tmp");
-	if (buf_error(&path) == 0 && mkdir(path.data, 0700) < 0 && errno != EEXIST)
-		log_debug("%s: %s", path.data, strerror(errno));
-	buf_str(&path, "/sandboxfs");
-	if (buf_error(&path))
-		return NULL;
-	if ((mkdir(path.data, 0700) < 0 && errno != EEXIST) || access(path.data, W_OK | X_OK) < 0) {
-		log_info("%s: %s; output of commands is kept in /tmp", path.data, strerror(errno));
-		return strdup("/tmp");
-	}
-	return buf_steal(&path);
-}
-
-int run_table_new(struct sandbox *sb, struct run_table **out)
-{
-	struct run_table *t = calloc(1, sizeof(*t));
-	unsigned char random[8];
-	AUTO_BUF prefix = BUF_INIT;
-
-	if (!t)
-		return -ENOMEM;
-	pthread_mutex_init(&t->lock, NULL);
-	t->refs = 1;
-	t->sb = sb;
-	if (getrandom(random, sizeof(random), 0) != sizeof(random)) {
-		run_table_put(t);
-		return -EIO;
-	}
-	/* A leading dot: no process can have such an id, for such names are refused. */
-	buf_str(&prefix, ".run-");
-	for (size_t i = 0; i < sizeof(random); i++)
-		buf_printf(&prefix, "%02x", random[i]);
-	t->prefix = buf_steal(&prefix);
-	t->spool_dir = run_spool_dir();
-	if (!t->prefix || !t->spool_dir) {
-		run_table_put(t);
-		return -ENOMEM;
-	}
-	*out = t;
-	return 0;
-}
-
-static void run_free(struct run *r)
+void run_free(struct run *r)
 {
 	output_close(r->output);
 	if (r->spool)
@@ -147,75 +30,10 @@ static void run_free(struct run *r)
 	free(r);
 }
 
-struct run *run_get(struct run *r)
+/* Asks the sandbox to end it, and waits for the answer: the keeper's thread may be gone already. */
+static void run_stop_now(struct run *r, int64_t until_ms)
 {
-	AUTO_UNLOCK(&r->table->lock);
-	r->refs++;
-	return r;
-}
-
-/* Drops a reference with the table's lock held. True: it was the last, the run is out of the list, and run_free is due. */
-static bool run_drop(struct run *r)
-{
-	struct run_table *t = r->table;
-
-	if (--r->refs > 0)
-		return false;
-	if (r->prev)
-		r->prev->next = r->next;
-	else
-		t->newest = r->next;
-	if (r->next)
-		r->next->prev = r->prev;
-	return true;
-}
-
-void run_put(struct run *r)
-{
-	struct run_table *t = r->table;
-
-	pthread_mutex_lock(&t->lock);
-	bool last = run_drop(r);
-	pthread_mutex_unlock(&t->lock);
-	if (last)
-		run_free(r);
-}
-
-/* Lets go of the kept run that began first, if there are too many. Runs that have not ended stay, and do not count. */
-static struct run *run_table_surplus(struct run_table *t)
-{
-	struct run *oldest = NULL;
-	unsigned kept = 0;
-
-	for (struct run *r = t->newest; r; r = r->next) {
-		if (!r->kept || (!atomic_load(&r->over) && atomic_load(&r->state) < RUN_ENDED))
-			continue;
-		kept++;
-		if (!oldest || r->begun < oldest->begun)
-			oldest = r;
-	}
-	return kept > RUNS_KEPT ? oldest : NULL;
-}
-
-static void run_table_prune(struct run_table *t)
-{
-	struct run *r;
-
-	pthread_mutex_lock(&t->lock);
-	while ((r = run_table_surplus(t))) {
-		r->kept = false;
-		if (!run_drop(r))
-			continue;
-		pthread_mutex_unlock(&t->lock);
-		run_free(r);
-		pthread_mutex_lock(&t->lock);
-	}
-	pthread_mutex_unlock(&t->lock);
-}
-
-/* Asks the sandbox to end it, waiting a little: the keeper's thread may be gone already. */
-static void run_stop_now(struct run *r)
-{
+	int64_t left = until_ms - call_now_ms();
 	struct sandbox *sb = r->table->sb;
 	const struct http_target *target = sandbox_target(sb);
 	AUTO_BUF path = BUF_INIT;
@@ -233,9 +51,10 @@ static void run_stop_now(struct run *r)
 		.type = "application/json",
 		.body = "{\"cancel\":true}",
 		.size = strlen("{\"cancel\":true}"),
-		.timeout_ms = RUN_STOP_MS,
+		.timeout_ms = left,
 	};
-	int err = http_exchange(server_http(sandbox_server(sb)), &c, &q, &reply);
+	int err =
+		left <= 0 ? -ETIMEDOUT : http_exchange(server_http(sandbox_server(sb)), &c, &q, &reply);
 	if (err)
 		log_info("%s: run %llu could not be ended: %s", sandbox_name(sb),
 			(unsigned long long)r->number, strerror(-err));
@@ -279,8 +98,7 @@ static void run_end(struct run *r, enum run_state state, bool may_run)
 	run_put(r);
 }
 
-/* The mount ends: what still runs is ended in the sandbox, and nobody will hear of its end. */
-static void run_abandon(struct run *r)
+void run_abandon(struct run *r, int64_t until_ms)
 {
 	pthread_mutex_lock(&r->lock);
 	bool runs = r->may_run;
@@ -288,7 +106,7 @@ static void run_abandon(struct run *r)
 	pthread_mutex_unlock(&r->lock);
 	output_close(o);
 	if (runs)
-		run_stop_now(r);
+		run_stop_now(r, until_ms);
 	if (!o || atomic_load(&r->over))
 		return;
 	pthread_mutex_lock(&r->lock);
@@ -297,128 +115,6 @@ static void run_abandon(struct run *r)
 	pthread_mutex_unlock(&r->lock);
 	run_end(r, RUN_UNKNOWN, false);
 	run_put(r); /* the running command's own */
-}
-
-void run_table_free(struct run_table *t)
-{
-	uint64_t after = 0;
-
-	for (;;) {
-		struct run *found = NULL;
-
-		pthread_mutex_lock(&t->lock);
-		t->closed = true;
-		for (struct run *r = t->newest; r && r->number > after; r = r->next)
-			found = r;
-		if (found) {
-			if (!found->kept)
-				found->refs++; /* else the table's own is ours now */
-			found->kept = false;
-			after = found->number;
-		}
-		pthread_mutex_unlock(&t->lock);
-		if (!found)
-			break;
-		run_abandon(found);
-		run_put(found);
-	}
-	run_table_put(t);
-}
-
-struct run *run_table_find(struct run_table *t, uint64_t number)
-{
-	AUTO_UNLOCK(&t->lock);
-	for (struct run *r = t->newest; r; r = r->next) {
-		if (r->number == number) {
-			r->refs++;
-			return r;
-		}
-	}
-	return NULL;
-}
-
-struct run *run_table_last(struct run_table *t)
-{
-	struct run *last = NULL;
-
-	AUTO_UNLOCK(&t->lock);
-	for (struct run *r = t->newest; r; r = r->next) {
-		if (r->begun && (!last || r->begun > last->begun))
-			last = r;
-	}
-	if (last)
-		last->refs++;
-	return last;
-}
-
-void run_table_each(struct run_table *t, bool (*cb)(struct run *r, void *arg), void *arg)
-{
-	uint64_t after = 0;
-
-	/* One at a time by number: the callback may do what it likes, without our lock. */
-	for (;;) {
-		struct run *found = NULL;
-
-		pthread_mutex_lock(&t->lock);
-		for (struct run *r = t->newest; r && r->number > after; r = r->next)
-			found = r;
-		if (found)
-			found->refs++;
-		pthread_mutex_unlock(&t->lock);
-		if (!found)
-			return;
-		after = found->number;
-		bool more = cb(found, arg);
-		run_put(found);
-		if (!more)
-			return;
-	}
-}
-
-int run_new(struct run_table *t, struct run **out)
-{
-	struct run *r = calloc(1, sizeof(*r));
-	AUTO_BUF id = BUF_INIT;
-	int err;
-
-	if (!r)
-		return -ENOMEM;
-	err = spool_new(t->spool_dir, sandbox_options(t->sb)->output_max, &r->spool);
-	if (err) {
-		free(r);
-		return err;
-	}
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_mutex_lock(&t->lock);
-	t->refs++;
-	r->table = t;
-	r->refs = 1;
-	r->number = ++t->last;
-	r->next = t->newest;
-	if (r->next)
-		r->next->prev = r;
-	t->newest = r;
-	pthread_mutex_unlock(&t->lock);
-	buf_printf(&id, "%s-%llu", t->prefix, (unsigned long long)r->number);
-	r->id = buf_steal(&id);
-	if (!r->id) {
-		run_put(r);
-		return -ENOMEM;
-	}
-	*out = r;
-	return 0;
-}
-
-void run_mark_begun(struct run *r)
-{
-	struct run_table *t = r->table;
-
-	AUTO_UNLOCK(&t->lock);
-	if (r->begun || t->closed)
-		return;
-	r->begun = ++t->begun;
-	r->kept = true;
-	r->refs++;
 }
 
 /* ---- events of the output ---- */

@@ -31,7 +31,9 @@ struct run_spec {
 /* The runs of one sandbox: numbering, the newest 16 and those in use. */
 struct run_table;
 int run_table_new(struct sandbox *sb, struct run_table **out);
-void run_table_free(struct run_table *t);                         /* cancels what runs */
+/* Cancels what runs and forgets what has ended; it takes no new runs. */
+void run_table_close(struct run_table *t);
+void run_table_free(struct run_table *t);                         /* closes it */
 struct run *run_table_find(struct run_table *t, uint64_t number); /* new reference or NULL */
 struct run *run_table_last(
 	struct run_table *t); /* newest with run_mark_begun; new reference or NULL */

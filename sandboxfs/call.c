@@ -58,37 +58,15 @@ void call_destroy(struct call *c)
 
 void call_cancel(struct call *c)
 {
-	pthread_mutex_lock(&c->lock);
-	void (*fn)(void *) = c->cancelled ? NULL : c->on_cancel;
-	void *arg = c->on_cancel_arg;
+	AUTO_UNLOCK(&c->lock);
 	c->cancelled = true;
-	c->in_on_cancel = c->in_on_cancel || fn;
 	pthread_cond_broadcast(&c->wake);
-	pthread_mutex_unlock(&c->lock);
-	if (!fn)
-		return;
-	fn(arg);
-	pthread_mutex_lock(&c->lock);
-	c->in_on_cancel = false;
-	pthread_cond_broadcast(&c->wake);
-	pthread_mutex_unlock(&c->lock);
 }
 
 bool call_cancelled(struct call *c)
 {
 	AUTO_UNLOCK(&c->lock);
 	return c->cancelled;
-}
-
-int call_on_cancel(struct call *c, void (*fn)(void *arg), void *arg)
-{
-	AUTO_UNLOCK(&c->lock);
-	while (c->in_on_cancel)
-		pthread_cond_wait(&c->wake, &c->lock);
-	int err = c->cancelled ? -EINTR : 0;
-	c->on_cancel = err ? NULL : fn;
-	c->on_cancel_arg = err ? NULL : arg;
-	return err;
 }
 
 void call_wake(struct call *c)

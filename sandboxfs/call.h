@@ -39,10 +39,6 @@ struct call {
 	bool never_waits;
 	int pid;            /* who asked, for the fault; 0 unknown */
 	struct fault fault; /* the thread that does the work alone writes it */
-	/* Called by call_cancel once, without the lock (NULL: none): for work that sleeps elsewhere. Set under lock. */
-	void (*on_cancel)(void *arg);
-	void *on_cancel_arg;
-	bool in_on_cancel; /* under lock: on_cancel is being called */
 };
 
 void call_init(struct call *c, int pid);
@@ -50,12 +46,6 @@ void call_destroy(struct call *c);
 /* Any thread; idempotent. */
 void call_cancel(struct call *c);
 bool call_cancelled(struct call *c);
-/*
- * Sets on_cancel (fn NULL: takes it away) under the lock. -EINTR if the call is cancelled already: fn is then not set
- * and never called. Returns only when a call of the former on_cancel is over, so that its arg may be
- * freed afterwards; hence not to be called from on_cancel, nor with a lock that on_cancel takes.
- */
-int call_on_cancel(struct call *c, void (*fn)(void *arg), void *arg);
 /* Wakes the waiter to look at its condition again; any thread. */
 void call_wake(struct call *c);
 /*

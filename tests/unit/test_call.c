@@ -8,7 +8,6 @@
 #include <cmocka.h>
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,8 +19,6 @@ struct waiter {
 	bool done; /* under call.lock */
 	int64_t deadline;
 	int result;
-	atomic_int cancels;
-	pthread_mutex_t gate;
 };
 
 static bool is_done(void *arg)
@@ -36,26 +33,16 @@ static void *wait_for_it(void *arg)
 	return NULL;
 }
 
-static void count_cancel(void *arg)
-{
-	struct waiter *w = arg;
-	pthread_mutex_lock(&w->gate);
-	atomic_fetch_add(&w->cancels, 1);
-	pthread_mutex_unlock(&w->gate);
-}
-
 static void waiter_init(struct waiter *w)
 {
 	memset(w, 0, sizeof(*w));
 	w->deadline = -1;
-	pthread_mutex_init(&w->gate, NULL);
 	call_init(&w->call, 42);
 }
 
 static void waiter_end(struct waiter *w)
 {
 	call_destroy(&w->call);
-	pthread_mutex_destroy(&w->gate);
 }
 
 static void test_a_wait_ends_when_it_is_done(void **state)
@@ -76,14 +63,13 @@ static void test_a_wait_ends_when_it_is_done(void **state)
 	}
 }
 
-static void test_a_cancel_ends_a_wait_and_calls_back_once(void **state)
+static void test_a_cancel_ends_a_wait(void **state)
 {
 	(void)state;
 	for (int round = 0; round < 200; round++) {
 		struct waiter w;
 		pthread_t t;
 		waiter_init(&w);
-		assert_int_equal(call_on_cancel(&w.call, count_cancel, &w), 0);
 		assert_int_equal(pthread_create(&t, NULL, wait_for_it, &w), 0);
 		assert_false(call_cancelled(&w.call));
 		call_cancel(&w.call);
@@ -91,56 +77,8 @@ static void test_a_cancel_ends_a_wait_and_calls_back_once(void **state)
 		assert_true(call_cancelled(&w.call));
 		pthread_join(t, NULL);
 		assert_int_equal(w.result, -EINTR);
-		assert_int_equal(atomic_load(&w.cancels), 1);
-		/* Too late to be told: the caller knows at once. */
-		assert_int_equal(call_on_cancel(&w.call, count_cancel, &w), -EINTR);
-		call_cancel(&w.call);
-		assert_int_equal(atomic_load(&w.cancels), 1);
 		waiter_end(&w);
 	}
-}
-
-static void *cancel_it(void *arg)
-{
-	call_cancel(&((struct waiter *)arg)->call);
-	return NULL;
-}
-
-static bool is_in_callback(void *arg)
-{
-	return ((struct waiter *)arg)->call.in_on_cancel;
-}
-
-static void *take_away(void *arg)
-{
-	struct waiter *w = arg;
-	w->result = call_on_cancel(&w->call, NULL, NULL);
-	/* The callback is over, so what it works on may go. */
-	assert_int_equal(atomic_load(&w->cancels), 1);
-	return NULL;
-}
-
-static void test_taking_a_callback_away_waits_for_it(void **state)
-{
-	(void)state;
-	struct waiter w;
-	pthread_t canceller, taker;
-	waiter_init(&w);
-	assert_int_equal(call_on_cancel(&w.call, count_cancel, &w), 0);
-	pthread_mutex_lock(&w.gate);
-	assert_int_equal(pthread_create(&canceller, NULL, cancel_it, &w), 0);
-	/* call_wait itself would end with the cancel; look under the lock until the callback is entered. */
-	for (bool in = false; !in;) {
-		pthread_mutex_lock(&w.call.lock);
-		in = is_in_callback(&w);
-		pthread_mutex_unlock(&w.call.lock);
-	}
-	assert_int_equal(pthread_create(&taker, NULL, take_away, &w), 0);
-	pthread_mutex_unlock(&w.gate);
-	pthread_join(canceller, NULL);
-	pthread_join(taker, NULL);
-	assert_int_equal(w.result, -EINTR);
-	waiter_end(&w);
 }
 
 static void test_a_deadline_ends_a_wait(void **state)
@@ -275,8 +213,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_wait_ends_when_it_is_done),
-		cmocka_unit_test(test_a_cancel_ends_a_wait_and_calls_back_once),
-		cmocka_unit_test(test_taking_a_callback_away_waits_for_it),
+		cmocka_unit_test(test_a_cancel_ends_a_wait),
 		cmocka_unit_test(test_a_deadline_ends_a_wait),
 		cmocka_unit_test(test_the_first_fault_stays),
 		cmocka_unit_test(test_the_log_keeps_the_newest_thousand_lines),

@@ -60,7 +60,10 @@ int ctl_tree_take_late(struct ctl_tree *t, const char *path);
 struct ctl_channel;
 int ctl_pump_new(struct ctl_pump **out);
 void ctl_pump_free(struct ctl_pump *p);
+/* For one channel more, until it leaves. -ESTALE: retired. */
 int ctl_pump_start(struct ctl_pump *p);
+/* Takes no new channels; its thread ends with the last there is. */
+void ctl_pump_retire(struct ctl_pump *p);
 void ctl_pump_wake(struct ctl_pump *p, struct ctl_channel *ch);
 /* When it returns, the pump is not and will not be at this channel (no wakes may come any more). */
 void ctl_pump_leave(struct ctl_pump *p, struct ctl_channel *ch);

@@ -120,27 +120,37 @@ static void port_withdraw(struct port *p)
 		pthread_mutex_unlock(&all->lock);
 }
 
-static void ports_release(void *data)
+static void ports_stop(void *data)
 {
 	struct ports *all = data;
 
-	pthread_mutex_lock(&all->lock);
-	struct relay_set *relays = steal(all->relays);
-	pthread_mutex_unlock(&all->lock);
-	relay_set_free(relays);
+	relay_set_stop(all->relays);
 	for (;;) {
 		struct port *exposed = NULL;
 
 		pthread_mutex_lock(&all->lock);
 		for (struct port *p = all->first; p && !exposed; p = p->next)
 			exposed = p->exposed ? p : NULL;
-		if (!exposed)
-			break;
-		exposed->refs++;
+		if (exposed)
+			exposed->refs++;
 		pthread_mutex_unlock(&all->lock);
+		if (!exposed)
+			return;
 		port_withdraw(exposed);
 		port_put(exposed);
 	}
+}
+
+static void ports_release(void *data)
+{
+	struct ports *all = data;
+
+	ports_stop(all);
+	pthread_mutex_lock(&all->lock);
+	struct relay_set *relays = steal(all->relays);
+	pthread_mutex_unlock(&all->lock);
+	relay_set_free(relays);
+	pthread_mutex_lock(&all->lock);
 	ports_put(all);
 }
 
@@ -200,7 +210,7 @@ static int port_find(const struct ctl_ref *dir, struct call *c, const char *name
 	(void)c; /* nobody is asked */
 	if (!port_number(name, &number))
 		return -ENOENT;
-	all = sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_release);
+	all = sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_stop, ports_release);
 	if (!all)
 		return -ENOMEM;
 	struct port *p = ports_get(all, number, false);
@@ -220,7 +230,8 @@ static int port_find(const struct ctl_ref *dir, struct call *c, const char *name
 static int port_each(
 	const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg), void *arg)
 {
-	struct ports *all = sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_release);
+	struct ports *all =
+		sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_stop, ports_release);
 	int after = 0;
 
 	if (!all)
@@ -256,7 +267,7 @@ static int port_make(const struct ctl_ref *dir, struct call *c, const char *name
 	if (!port_number(name, &number))
 		return call_fault(c, EINVAL, "INVALID_PORT", "ports/%s: not a port; use %d to %d but %d",
 			name, PORT_MIN, PORT_MAX, PORT_SERVER);
-	all = sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_release);
+	all = sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_stop, ports_release);
 	if (!all)
 		return -ENOMEM;
 	*object = ports_get(all, number, true);

@@ -112,6 +112,14 @@ void process_unpin(struct process *p, bool ended)
 		pthread_mutex_unlock(&p->set->lock);
 }
 
+static void process_set_stop(void *data)
+{
+	struct process_set *set = data;
+
+	process_settle_stop(set);
+	process_pages_drop(set, NULL);
+}
+
 static void process_set_release(void *data)
 {
 	struct process_set *set = data;
@@ -135,7 +143,8 @@ static void process_set_release(void *data)
 
 struct process_set *process_set_of(struct sandbox *sb)
 {
-	return sandbox_attach(sb, &process_set_key, process_set_make, process_set_release);
+	return sandbox_attach(
+		sb, &process_set_key, process_set_make, process_set_stop, process_set_release);
 }
 
 /* With the lock held. */

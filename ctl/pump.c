@@ -16,7 +16,8 @@ struct ctl_pump {
 	pthread_cond_t wake; /* something is queued, a channel has been served, or stop */
 	struct ctl_channel *first, **last;
 	pthread_t thread;
-	bool started, stop;
+	unsigned channels; /* that may be woken */
+	bool started, stop, retired;
 };
 
 int ctl_pump_new(struct ctl_pump **out)
@@ -49,7 +50,7 @@ static void *pump_thread(void *arg)
 	struct ctl_pump *p = arg;
 
 	pthread_mutex_lock(&p->lock);
-	while (!p->stop) {
+	while (!p->stop && !(p->retired && p->channels == 0)) {
 		struct ctl_channel *ch = p->first;
 		if (!ch) {
 			pthread_cond_wait(&p->wake, &p->lock);
@@ -73,6 +74,9 @@ static void *pump_thread(void *arg)
 int ctl_pump_start(struct ctl_pump *p)
 {
 	AUTO_UNLOCK(&p->lock);
+	if (p->retired)
+		return -ESTALE;
+	p->channels++;
 	if (p->started)
 		return 0;
 	pthread_attr_t attr;
@@ -81,7 +85,15 @@ int ctl_pump_start(struct ctl_pump *p)
 	int err = pthread_create(&p->thread, &attr, pump_thread, p);
 	pthread_attr_destroy(&attr);
 	p->started = err == 0;
+	p->channels -= err != 0;
 	return -err;
+}
+
+void ctl_pump_retire(struct ctl_pump *p)
+{
+	AUTO_UNLOCK(&p->lock);
+	p->retired = true;
+	pthread_cond_broadcast(&p->wake);
 }
 
 void ctl_pump_wake(struct ctl_pump *p, struct ctl_channel *ch)
@@ -110,4 +122,7 @@ void ctl_pump_leave(struct ctl_pump *p, struct ctl_channel *ch)
 	}
 	while (ch->busy)
 		pthread_cond_wait(&p->wake, &p->lock);
+	p->channels--;
+	if (p->retired)
+		pthread_cond_broadcast(&p->wake);
 }

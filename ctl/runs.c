@@ -59,7 +59,7 @@ static bool cancel_running(struct run *r, void *arg)
 	return true;
 }
 
-static void runs_release(void *data)
+static void runs_stop(void *data)
 {
 	struct ctl_runs *rs = data;
 	pthread_mutex_lock(&rs->lock);
@@ -72,6 +72,13 @@ static void runs_release(void *data)
 	pthread_mutex_unlock(&rs->lock);
 	if (json)
 		run_put(json);
+	run_table_close(rs->table);
+}
+
+static void runs_release(void *data)
+{
+	struct ctl_runs *rs = data;
+	runs_stop(rs);
 	run_table_free(rs->table);
 	while (rs->pending) {
 		struct pending *p = rs->pending;
@@ -86,7 +93,7 @@ static void runs_release(void *data)
 struct ctl_runs *ctl_runs_of(struct sandbox *sb)
 {
 	static const char key;
-	return sandbox_attach(sb, &key, runs_make, runs_release);
+	return sandbox_attach(sb, &key, runs_make, runs_stop, runs_release);
 }
 
 struct run_table *ctl_runs_table(struct ctl_runs *rs)

@@ -83,6 +83,12 @@ static void *tree_make(struct sandbox *sb)
 	return tree_new(&t) ? NULL : t;
 }
 
+static void tree_stop(void *data)
+{
+	struct ctl_tree *t = data;
+	ctl_pump_retire(t->pump);
+}
+
 static void tree_release(void *data)
 {
 	ctl_tree_put(data);
@@ -94,7 +100,7 @@ int ctl_tree_of(struct server *server, struct sandbox *sandbox, struct ctl_tree 
 	(void)server;
 	if (!sandbox)
 		return tree_new(out);
-	struct ctl_tree *t = sandbox_attach(sandbox, &key, tree_make, tree_release);
+	struct ctl_tree *t = sandbox_attach(sandbox, &key, tree_make, tree_stop, tree_release);
 	if (!t)
 		return -ENOMEM;
 	*out = ctl_tree_get(t);

@@ -81,7 +81,7 @@ static void *keeper_make(struct sandbox *sb)
 	return k;
 }
 
-static void keeper_release(void *data)
+static void keeper_stop(void *data)
 {
 	struct keeper *k = data;
 
@@ -90,10 +90,20 @@ static void keeper_release(void *data)
 	bool running = k->running;
 	pthread_cond_broadcast(&k->wake);
 	pthread_mutex_unlock(&k->lock);
-	if (running)
-		pthread_join(k->thread, NULL);
+	if (!running)
+		return;
+	pthread_join(k->thread, NULL);
 	pthread_mutex_lock(&k->lock);
 	k->running = false;
+	pthread_mutex_unlock(&k->lock);
+}
+
+static void keeper_release(void *data)
+{
+	struct keeper *k = data;
+
+	keeper_stop(k);
+	pthread_mutex_lock(&k->lock);
 	keeper_put(k);
 }
 
@@ -116,7 +126,7 @@ static int keeper_run(struct keeper *k)
 
 int keeper_add(struct sandbox *sb, struct kept *item)
 {
-	struct keeper *k = sandbox_attach(sb, &keeper_key, keeper_make, keeper_release);
+	struct keeper *k = sandbox_attach(sb, &keeper_key, keeper_make, keeper_stop, keeper_release);
 	int err;
 
 	if (!k)

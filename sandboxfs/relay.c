@@ -29,6 +29,7 @@ enum {
 	RELAY_BUFFER = 64 << 10,
 	RELAY_HEAD_MAX = 8 << 10,
 	RELAY_CONNECT_MS = 30000, /* until the server has answered the request */
+	RELAY_STARVED_MS = 200,   /* no descriptor was free: until the next is tried */
 	RELAY_AGAIN_MS = 20,      /* a full queue of a Unix socket cannot be waited for */
 	RELAY_EVENTS = 64
 };
@@ -88,7 +89,8 @@ struct relay_set {
 	struct listener *listeners, *dead_listeners;
 	struct connection *connections, *dead_connections;
 	unsigned count;
-	bool full; /* listeners are out of epoll */
+	bool full;         /* listeners are out of epoll */
+	int64_t accept_at; /* likewise until then, for want of descriptors; 0: no */
 	struct sockaddr_storage
 		address; /* of a server reached over TCP, looked up when the first port was opened */
 	socklen_t address_size;
@@ -124,7 +126,7 @@ static void listeners_arm(struct relay_set *s)
 {
 	s->full = s->count >= RELAY_CONNECTIONS;
 	for (struct listener *l = s->listeners; l; l = l->next)
-		source_arm(s, &l->source, s->full ? 0 : EPOLLIN);
+		source_arm(s, &l->source, s->full || s->accept_at ? 0 : EPOLLIN);
 }
 
 /* Closes both sides and puts it aside. reset: the client is to see that this was no proper end. */
@@ -391,8 +393,11 @@ static void listener_accept(struct relay_set *s, struct listener *l)
 	while (!l->dead && s->count < RELAY_CONNECTIONS) {
 		int fd = accept4(l->source.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0) {
-			if (errno == EMFILE || errno == ENFILE)
+			/* A listener whose connection cannot be taken would be told of at once, over and over. */
+			if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
 				log_error("relay: %s", strerror(errno));
+				s->accept_at = call_now_ms() + RELAY_STARVED_MS;
+			}
 			break;
 		}
 		connection_new(s, l, fd);
@@ -422,6 +427,12 @@ static int relay_tick(struct relay_set *s)
 {
 	int64_t now = call_now_ms(), next = -1;
 
+	if (s->accept_at && s->accept_at <= now) {
+		s->accept_at = 0;
+		listeners_arm(s);
+	}
+	if (s->accept_at)
+		next = s->accept_at;
 	for (struct connection *x = s->connections, *after; x; x = after) {
 		after = x->next;
 		if (x->deadline >= 0 && x->deadline <= now) {
@@ -543,21 +554,31 @@ static void listener_close(struct relay_set *s, struct listener **at)
 	s->dead_listeners = l;
 }
 
-void relay_set_free(struct relay_set *s)
+void relay_set_stop(struct relay_set *s)
 {
-	if (!s)
-		return;
 	pthread_mutex_lock(&s->lock);
 	s->stop = true;
 	while (s->listeners)
 		listener_close(s, &s->listeners);
+	while (s->connections)
+		connection_close(s, s->connections, true);
 	bool running = s->running;
+	s->running = false;
 	if (running)
 		relay_wake(s);
 	pthread_mutex_unlock(&s->lock);
 	if (running)
 		pthread_join(s->thread, NULL);
+	pthread_mutex_lock(&s->lock);
 	relay_bury(s);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void relay_set_free(struct relay_set *s)
+{
+	if (!s)
+		return;
+	relay_set_stop(s);
 	if (s->epoll >= 0)
 		close(s->epoll);
 	if (s->wake.fd >= 0)

@@ -19,7 +19,10 @@ struct relay_set;
 
 /* 0 and *out new; its thread starts with the first listener. sb is borrowed. */
 int relay_set_new(struct sandbox *sb, struct relay_set **out);
-void relay_set_free(struct relay_set *s);
+/* Closes all and ends the thread; no listener is opened any more. Any thread, once or more. */
+void relay_set_stop(struct relay_set *s);
+void relay_set_free(
+	struct relay_set *s); /* stops it; nobody else uses it any more. NULL is allowed */
 
 /*
  * Listens for `port` of the sandbox: on the same number where it is free here, else on another. 0 and the number in *listens,

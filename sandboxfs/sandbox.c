@@ -403,7 +403,7 @@ void sandbox_last_fault(struct sandbox *sb, struct fault *copy)
 /* --- the rooms above --- */
 
 void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct sandbox *sb),
-	void (*release)(void *data))
+	void (*stop)(void *data), void (*release)(void *data))
 {
 	struct attachment *a;
 	AUTO_UNLOCK(&sb->lock);
@@ -415,6 +415,7 @@ void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct s
 	if (!a)
 		return NULL;
 	a->key = key;
+	a->stop = stop;
 	a->release = release;
 	/* make only allocates: it may not call back into this room. */
 	a->data = make(sb);
@@ -486,6 +487,21 @@ void sandbox_drop_caches(struct sandbox *sb)
 
 	if (files)
 		sb->files_ops->drop_caches(files);
+}
+
+void sandbox_stop_attachments(struct sandbox *sb)
+{
+	struct attachment *a;
+
+	pthread_mutex_lock(&sb->lock);
+	a = sb->attachments; /* it is closed: none is added any more */
+	pthread_mutex_unlock(&sb->lock);
+	for (; a; a = a->next)
+		if (a->stop)
+			a->stop(a->data);
+	void *files = sandbox_files(sb);
+	if (files)
+		sb->files_ops->end(files);
 }
 
 void sandbox_release_attachments(struct sandbox *sb)

@@ -138,7 +138,8 @@ struct sandbox_files {
 	int (*retry)(void *files, struct call *c, const char *path);
 	int (*discard)(void *files, struct call *c, const char *path);
 	void (*drop_caches)(void *files);
-	void (*end)(void *files);  /* the mount ends: gives back what keeps the sandbox */
+	void (*end)(
+		void *files); /* the mount ends, or it was destroyed: gives back what keeps the sandbox */
 	void (*free)(void *files); /* at the sandbox's last put */
 };
 /* The first call per sandbox counts; returns what is set. */
@@ -157,10 +158,11 @@ bool sandbox_gone(struct sandbox *sb);
 
 /*
  * What the rooms above keep per sandbox (runs, drafts of processes, relays): made once by make(sb), the same for every later
- * caller with the same key (the address of a static object of the room), freed with release at the sandbox's end
- * (before its server is stopped). NULL: out of memory.
+ * caller with the same key (the address of a static object of the room). NULL: out of memory.
+ * stop (may be NULL) ends its threads, listeners and files once the sandbox is destroyed: on a thread that answers no request, while handlers
+ * may still use the data. release frees it at the mount's end (before the server of a sandbox that runs is stopped), stopped before or not.
  */
 void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct sandbox *sb),
-	void (*release)(void *data));
+	void (*stop)(void *data), void (*release)(void *data));
 
 #endif

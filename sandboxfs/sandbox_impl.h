@@ -14,6 +14,7 @@
 struct attachment {
 	const void *key;
 	void *data;
+	void (*stop)(void *data); /* NULL: nothing to be ended */
 	void (*release)(void *data);
 	struct attachment *next;
 };
@@ -49,6 +50,7 @@ struct sandbox {
 	uint64_t workspace_ino, avail;
 	struct fault fault;
 	struct attachment *attachments;
+	bool attachments_due; /* destroyed: the prober is to stop them. Under server.lock */
 	const struct sandbox_files *files_ops;
 	void *files;
 	struct sandbox *next; /* server's list, by name; under server.lock */
@@ -68,6 +70,7 @@ struct server {
 		*destroyed; /* likewise: nodes of the kernel may still point to what is attached to them */
 	struct fault fault;
 	unsigned background; /* threads that start sandboxes */
+	bool end_due;        /* a destroyed one has attachments_due */
 	bool stop;
 	struct call stopping; /* cancelled at the end: ends background starts and probes */
 	pthread_t prober;
@@ -77,6 +80,8 @@ struct server {
 int sandbox_new(struct server *s, const char *name, struct sandbox **out);
 /* Ends the instance; it is not started again. Waits for a start in progress: cancel that one's call. */
 void sandbox_stop(struct sandbox *sb);
+/* Ends what they attached to one that was destroyed; they may still be at work. Not on a thread that answers requests. */
+void sandbox_stop_attachments(struct sandbox *sb);
 /* Frees what the rooms above attached; none of them is at work any more. */
 void sandbox_release_attachments(struct sandbox *sb);
 /* Starts it, or waits for who starts it. */

@@ -2,7 +2,7 @@
  * The server of a mount: its sandboxes by name, their birth and end. See sandbox.h.
  *
  * Owns the list of sandboxes, the threads that start sandboxes in the background (mkdir answers before its sandbox runs) and the
- * prober, which asks unreachable sandboxes every second whether they are back.
+ * prober, which asks unreachable sandboxes every second whether they are back, and ends what is left of destroyed ones.
  */
 #include <errno.h>
 #include <regex.h>
@@ -344,6 +344,9 @@ int server_destroy(struct server *s, struct call *c, const char *name, bool forc
 		*at = sb->next;
 		sb->next = s->destroyed;
 		s->destroyed = sb;
+		sb->attachments_due = true;
+		s->end_due = true;
+		pthread_cond_broadcast(&s->changed);
 	}
 	pthread_mutex_unlock(&s->lock);
 	sandbox_put(sb);
@@ -351,6 +354,23 @@ int server_destroy(struct server *s, struct call *c, const char *name, bool forc
 }
 
 /* --- the prober --- */
+
+/*
+ * What the rooms above keep for a destroyed sandbox ends here and not in server_destroy: a thread that is waited for may
+ * be telling the kernel of a directory that the kernel keeps locked until its rmdir is answered. Lock held, let go meanwhile.
+ */
+static void end_destroyed(struct server *s)
+{
+	s->end_due = false;
+	for (struct sandbox *sb = s->destroyed; sb; sb = sb->next) {
+		if (!sb->attachments_due)
+			continue;
+		sb->attachments_due = false;
+		pthread_mutex_unlock(&s->lock);
+		sandbox_stop_attachments(sb); /* it stays in the list until the end */
+		pthread_mutex_lock(&s->lock);
+	}
+}
 
 static void *prober_thread(void *arg)
 {
@@ -361,12 +381,13 @@ static void *prober_thread(void *arg)
 		struct sandbox *sb, *next;
 
 		pthread_mutex_lock(&s->lock);
-		while (!s->stop && timed_cond_wait(&s->changed, &s->lock, until) == 0)
+		while (!s->stop && !s->end_due && timed_cond_wait(&s->changed, &s->lock, until) == 0)
 			;
 		if (s->stop) {
 			pthread_mutex_unlock(&s->lock);
 			return NULL;
 		}
+		end_destroyed(s);
 		sb = s->sandboxes ? sandbox_get(s->sandboxes) : NULL;
 		pthread_mutex_unlock(&s->lock);
 		for (; sb; sb = next) {

@@ -300,3 +300,37 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 	rmdir "$P"
 	until echo true >"$C/exec"; do return 1; done
 }
+
+threads_of() { ls "/proc/$1/task" | wc -l; }
+deleted_files() { ls -l "/proc/$1/fd" | grep -c '(deleted)'; }
+fewer_than() { [ "$(threads_of "$1")" -lt "$2" ]; }
+@test "a destroyed sandbox leaves no thread, no spool and no port behind in the program" {
+	[ "$SERVER" = local ] || skip 'one sandbox only'
+	local pid before files i port readers=()
+	x 'echo warm' >/dev/null
+	pid=$(sed -n 's/^pid //p' "$MNT/ctl/stats")
+	before=$(threads_of "$pid") files=$(deleted_files "$pid")
+	for i in 1 2 3; do
+		mkdir "$MNT/d$i"
+		C=$MNT/d$i/ctl
+		x 'echo hello' >/dev/null
+		mkdir "$C/processes/p"
+		echo "sleep $S" >"$C/processes/p/cmd"
+		port=$((20000 + RANDOM % 20000))
+		echo web >"$C/ports/$port"
+		cat "$C/processes/p/follow" >/dev/null 2>&1 3>&- &
+		readers+=($!)
+		echo text >"$MNT/d$i/workspace/f"
+		echo destroy >"$C/ctl"
+		[ ! -e "$MNT/d$i" ]
+		wait_until 10 port_closed "$port"
+	done
+	wait "${readers[@]}" || :
+	C=$MNT/demo/ctl
+	echo drop-caches >"$MNT/ctl/ctl"
+	# the loop keeps a few idle readers of its own
+	wait_until 15 fewer_than "$pid" $((before + 9))
+	[ "$(deleted_files "$pid")" -le "$files" ]
+	[ "$(x 'echo still')" = still ]
+}
+port_closed() { ! bash -c "exec 7<>/dev/tcp/127.0.0.1/$1" 2>/dev/null; }

@@ -122,8 +122,9 @@ int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const ch
 }
 
 void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct sandbox *sb),
-	void (*release)(void *data))
+	void (*stop)(void *data), void (*release)(void *data))
 {
+	(void)stop; /* these sandboxes are not destroyed before their end */
 	void *data;
 
 	pthread_mutex_lock(&sb->lock);

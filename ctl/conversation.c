@@ -354,11 +354,11 @@ int conversation_line(void *state, struct call *c, const char *text, size_t n)
 	it->state = ITEM_STARTING;
 	pthread_mutex_unlock(&v->lock);
 	err = start_item(v, c, it);
-	pthread_mutex_lock(&v->lock);
 	if (err == -EINTR) {
 		run_cancel(it->run);
-		ctl_runs_finish_behind(v->runs, it->run);
+		ctl_runs_finish_behind(v->runs, it->run); /* may tell the kernel: without our lock */
 	}
+	pthread_mutex_lock(&v->lock);
 	if (err)
 		item_withdraw(v, it);
 	else

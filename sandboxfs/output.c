@@ -48,6 +48,7 @@ struct output {
 	struct buf error_body;
 	uint64_t position; /* bytes had so far: where to go on */
 	bool malformed, told_started, may_run, moved;
+	bool full; /* there was no room: that nothing is heard says nothing of the link */
 	bool exited;
 	struct output_end end;
 	int64_t heard_at; /* when a byte last came; before the first: when it was opened */
@@ -148,7 +149,8 @@ static bool output_on_data(void *arg, const void *p, size_t n)
 	}
 	if (o->malformed)
 		return true;
-	if (o->ev->room && !o->ev->room(o->arg))
+	o->full = o->ev->room && !o->ev->room(o->arg);
+	if (o->full)
 		return false;
 	if (frame_parser_feed(&o->parser, p, n, &output_frame_events, o) < 0)
 		o->malformed = true;
@@ -209,6 +211,7 @@ static int output_request(struct output *o, struct http_stream **out)
 	buf_clear(&o->error_body);
 	o->status = 0;
 	o->moved = false;
+	o->full = false;
 	return http_stream_open(server_http(sandbox_server(sb)), &r, &output_stream_events, o, out);
 }
 
@@ -302,7 +305,7 @@ static void output_settle(struct output *o, int err)
 {
 	bool starting = atomic_load(&o->phase) == OUTPUT_STARTING;
 
-	if (!o->exited && err && err != -ECANCELED && err != -ENOMEM)
+	if (!o->exited && !o->full && err && err != -ECANCELED && err != -ENOMEM)
 		sandbox_note_unheard(o->kept.keeper->sb, o->heard_at, err);
 	if (o->exited) {
 		output_finish(o);

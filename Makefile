@@ -33,8 +33,10 @@ ALL_CFLAGS = -std=c17 -Wall -Wextra $(WERROR) $(CFLAGS) -pthread \
 ALL_LDFLAGS = $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
 
 # Asked when a recipe runs, not when this file is read: `make run` may just have installed them.
-FS_PKGS := fuse3 libcurl json-c libpcre2-8
-D_PKGS := libmicrohttpd json-c
+FS_PKGS := fuse3 libcurl json-c libpcre2-8 nettle
+# Debian's wslay says nothing to pkg-config.
+WSLAY_LIBS ?= -lwslay
+D_PKGS := libmicrohttpd json-c libarchive
 TEST_PKGS := $(FS_PKGS) $(D_PKGS) cmocka
 pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1))
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1))

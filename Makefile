@@ -56,7 +56,7 @@ HEADERS := $(wildcard sandboxfs/*.h ctl/*.h contrib/common/*.h contrib/sandboxd/
 all: $(BUILD)/sandboxfs $(BUILD)/sandboxd
 
 $(BUILD)/sandboxfs: $(FS_SRC:%.c=$O/%.o)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(FS_PKGS)) $(LDLIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(FS_PKGS)) $(WSLAY_LIBS) $(LDLIBS)
 
 $(BUILD)/sandboxd: $(D_SRC:%.c=$O/%.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(D_PKGS)) $(LDLIBS)
@@ -74,7 +74,7 @@ unit_links = $(patsubst %.c,$O/%.o,$(shell sed -n '1s|^/\* *links: *\([^*]*\)\*/
 .SECONDEXPANSION:
 $(BUILD)/unit/%: $O/tests/unit/%.o $$(call unit_links,$$*)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ -Wl,--as-needed $(call pkg_libs,$(TEST_PKGS)) $(LDLIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -Wl,--as-needed $(call pkg_libs,$(TEST_PKGS)) $(WSLAY_LIBS) $(LDLIBS)
 
 # --- what tests, packagers and people at a terminal ask for ---
 deps:

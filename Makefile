@@ -68,6 +68,9 @@ $O/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(call pkg_cflags,$(PKGS)) -MMD -MP -c -o $@ $<
 
+# Compiled in by the assembler, which -MMD does not see.
+$O/contrib/sandboxd/interpreter_scripts.o: $(wildcard contrib/sandboxd/interpreter/*)
+
 # A unit test is one program; its first line, /* links: a.c b.c */, names the sources it is linked with.
 unit: $(UNIT)
 unit_links = $(patsubst %.c,$O/%.o,$(shell sed -n '1s|^/\* *links: *\([^*]*\)\*/.*|\1|p' tests/unit/$(1).c))

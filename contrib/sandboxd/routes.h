@@ -56,5 +56,15 @@ enum MHD_Result route_frames_output(struct request *r);
 enum MHD_Result route_frames_forget(struct request *r);
 /* routes_batch.c */
 enum MHD_Result route_batch(struct request *r);
+/* routes_code.c */
+enum MHD_Result route_interpreter_health(struct request *r);
+enum MHD_Result route_context_create(struct request *r);
+enum MHD_Result route_context_list(struct request *r);
+enum MHD_Result route_context_get(struct request *r);
+enum MHD_Result route_context_delete(struct request *r);
+enum MHD_Result route_context_interrupt(struct request *r);
+enum MHD_Result route_context_restart(struct request *r);
+enum MHD_Result route_context_variables(struct request *r);
+enum MHD_Result route_execute_code(struct request *r);
 
 #endif

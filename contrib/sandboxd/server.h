@@ -15,8 +15,10 @@
 #include <sys/resource.h>
 
 struct commands;
+struct sessions;
 struct fileop_server;
 struct check_table;
+struct interpreter;
 
 enum server_stage {
 	STAGE_SERVING,
@@ -36,8 +38,10 @@ struct server {
 	int64_t started_ms; /* CLOCK_REALTIME */
 
 	struct commands *commands;
+	struct sessions *sessions;
 	struct fileop_server *files;
 	struct check_table *checks;
+	struct interpreter *interpreter;
 
 	atomic_int stage;
 	atomic_uint_fast64_t ends;     /* how many commands have ended */

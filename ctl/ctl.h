@@ -27,7 +27,7 @@ enum ctl_kind {
 	CTL_SIZED,  /* .size .pread: true size, read in place, may grow */
 	CTL_STREAM, /* .stream: a cursor per opening, blocks, poll, EAGAIN for O_NONBLOCK. `wait` files are streams that say one thing */
 	CTL_VERBS,  /* .verbs: a line each, done by the write; .show for reading (settings) */
-	CTL_CALL, /* .call: one line in, done by the write; the answer is read from the same opening; a fresh reader gets the last answer (.show if set) */
+	CTL_CALL, /* .call: one line in, done by the write; the answer is read from the same opening; a fresh reader gets the last answer (.show if set); with .talk an opening for both is a conversation */
 	CTL_DOC, /* .submit: a document sent whole at close or first read; the answer is read from the same opening */
 	CTL_TALK, /* .talk for RW (conversation) and for W alone (document; or .submit), .stream or .show for R (never waits) */
 	CTL_LINK  /* .target */
@@ -80,8 +80,16 @@ struct ctl_talk_ops {
 	 */
 	int (*first)(void *state, struct call *c);
 	int (*document)(void *state, struct call *c, const char *text, size_t n);
+	/* Openings for writing alone are lines too, each sent by its write; a last line needs no newline. */
+	bool live;
+	/* Not NULL: what is written is no lines, whatever the opening; each write is handed on as it is. May wait. */
+	int (*bytes)(void *state, struct call *c, const void *p, size_t n);
+	/* Would a line or bytes be taken without waiting? (poll; NULL: always). As next; ctl_talk_wake will come when it changes. */
+	bool (*writable)(void *state);
 };
 void ctl_talk_wake(struct ctl_talk *t);
+/* Opened O_NONBLOCK: what would wait is -EAGAIN. */
+bool ctl_talk_nonblock(struct ctl_talk *t);
 
 struct ctl_row {
 	const char *name;
@@ -128,6 +136,8 @@ struct ctl_set {
 	int (*make)(const struct ctl_ref *dir, struct call *c, const char *name, void **object);
 	/* rmdir or rm. NULL refuses with EPERM. */
 	int (*remove)(const struct ctl_ref *dir, struct call *c, const char *name);
+	/* Names of another kind in the same directory: found, but not listed, made or removed. NULL: none. */
+	const struct ctl_set *also;
 };
 
 struct ctl_dir {

@@ -313,12 +313,16 @@ static int find_node(struct ctl_node *dir, struct call *c, const char *name, str
 	const struct ctl_row *row = find_row(dir->dir, name);
 	if (row)
 		return node_make(dir, row, name, NULL, NULL, out);
-	const struct ctl_set *set = dir->dir->set;
-	if (!set || is_editors_name(name))
+	if (is_editors_name(name))
 		return -ENOENT;
-	void *object;
-	int err = set->find(&dir->ref, c, name, &object);
-	return err ? err : node_make(dir, set->row, name, set, object, out);
+	int err = -ENOENT;
+	for (const struct ctl_set *set = dir->dir->set; set && err == -ENOENT; set = set->also) {
+		void *object;
+		err = set->find(&dir->ref, c, name, &object);
+		if (!err)
+			return node_make(dir, set->row, name, set, object, out);
+	}
+	return err;
 }
 
 /* With subdir=workspace the mount has no place for root/ but here: .ctl/root. Not listed. */
@@ -462,8 +466,11 @@ static ctl_open_fn *opener_of(const struct ctl_node *n, int flags)
 		return ctl_sized_open;
 	case CTL_STREAM:
 		return ctl_stream_open;
-	case CTL_VERBS:
 	case CTL_CALL:
+		if (n->row->talk && writes && ctl_file_reads(flags))
+			return ctl_talk_open;
+		/* fall through */
+	case CTL_VERBS:
 		return writes ? ctl_lines_open : ctl_text_open;
 	case CTL_DOC:
 		return writes ? ctl_doc_open : ctl_text_open;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "git.h"
 #include "kinds.h"
 #include "runs.h"
 
@@ -166,6 +167,14 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_ports_dir,                                                                 \
 			.grammar = "PORT: write [NAME] exposes it, read gives its URL, rm -f takes it back"},  \
+		{.name = "git",                                                                            \
+			.mode = 0666,                                                                          \
+			.kind = CTL_CALL,                                                                      \
+			.call = git_call,                                                                      \
+			.show = git_show,                                                                      \
+			.talk = &git_talk_ops,                                                                 \
+			.grammar = "W URL [branch=B] [dir=D] [depth=N] [timeout=DUR] clones and waits; RW "    \
+					   "starts it, read its progress; R the newest clone's progress, then dir D"}, \
 		{.name = "status",                                                                         \
 			.mode = 0444,                                                                          \
 			.kind = CTL_TEXT,                                                                      \

@@ -21,6 +21,7 @@
 #include "spool.h"
 
 struct json_object;
+struct session;
 
 enum { COMMAND_SCRIPT_MAX = 16 << 20 };
 
@@ -36,6 +37,10 @@ struct command_spec {
 	int64_t timeout_ms; /* <0: none */
 	bool timeout_note;  /* say so at the end of stderr */
 	bool listed;
+	struct session
+		*session;  /* borrowed; NULL: none. It ends with this session, begins where that is */
+	bool in_shell; /* and runs in its shell, in its turn (session.h) */
+	unsigned columns, rows; /* not 0: it has a terminal of this size (pty.h) */
 };
 
 struct command {
@@ -43,12 +48,18 @@ struct command {
 	atomic_uint references;
 	struct server *server;
 	char *id, *text, *cwd;
+	char *given_cwd; /* as it was given, if own_cwd */
 	size_t text_size;
 	struct json_object *env;
 	struct buf environment; /* NAME=VALUE, each with its NUL */
 	int64_t timeout_ms;
 	bool timeout_note, listed;
 	char *script; /* name of the private file it runs from, or NULL */
+	struct session *session;
+	bool in_shell, own_cwd;      /* own_cwd: it was given one, rather than where the session is */
+	struct command *next_queued; /* covered by the session's lock */
+	unsigned columns, rows;
+	int terminal; /* our end of it, -1: none. Closed with the record */
 	struct spool *spool;
 	int in, wake; /* wake: an eventfd that makes the thread look again */
 
@@ -68,6 +79,10 @@ struct command {
 	uint64_t end_number; /* the order of ends */
 	int exit_code;
 	bool timed_out, cancelled, killed;
+	bool session_lost; /* the shell of its session was killed under it, or could not be had */
+	int *watchers;     /* eventfds that hear of output and of the end */
+	size_t watcher_count;
+	uint64_t typed;       /* bytes of input that the terminal took */
 	int signalled;        /* the newest signal sent by request, 0: none */
 	uint64_t end_size[3]; /* sizes of the three views at the end */
 	struct timespec begin_time, end_time;
@@ -83,6 +98,16 @@ const char *command_status(struct command *c);
 /* Makes the record; 0 or a negative errno (-EINVAL: a NUL in the environment, -E2BIG: the script). */
 int command_new(struct server *server, const struct command_spec *spec, struct command **out);
 void command_free(struct command *c);
+/* Its leader's number; 0 while it waits for its turn. */
+pid_t command_pid(struct command *c);
+/* An eventfd that is written to whenever there is output, and at the end. 0 or -ENOMEM. */
+int command_watch(struct command *c, int eventfd);
+void command_unwatch(struct command *c, int eventfd);
+/* For session.c: makes its thread look again; the thread's waiting for that; was it asked to end? */
+void command_wake(struct command *c);
+void command_sleep(struct command *c);
+bool command_cancel_asked(struct command *c);
+
 /* Starts its thread, which starts it. Once. The thread gives up its reference with commands_put. */
 int command_launch(struct command *c);
 /* Waits for the outcome of the start: 0 or a negative errno. */

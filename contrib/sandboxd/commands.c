@@ -38,6 +38,7 @@ struct commands {
 	pthread_cond_t changed;
 	struct command *first, **last;
 	struct command *running; /* forked and not yet reaped, by next_running */
+	struct child *children;  /* likewise, those that are no commands */
 	size_t threads;
 	bool idle;     /* no child is left */
 	bool stopping; /* nothing is started any more */
@@ -66,11 +67,35 @@ static void running_remove(struct commands *t, struct command *c)
 		}
 }
 
+/* True: the number is one of these. */
+static bool reap_child(struct commands *t, pid_t pid)
+{
+	for (struct child **at = &t->children; *at; at = &(*at)->next) {
+		struct child *child = *at;
+		if (child->pid != pid)
+			continue;
+		{
+			AUTO_UNLOCK(child->lock);
+			child->ending(child);
+			if (waitpid(pid, &child->wait_status, WNOHANG) != pid)
+				return true;
+			child->reaped = true;
+			child->ended(child);
+		}
+		*at = child->next;
+		child->release(child);
+		return true;
+	}
+	return false;
+}
+
 static void reap(struct commands *t, pid_t pid)
 {
 	AUTO_UNLOCK(&t->lock);
 	struct command *c = find_leader(t, pid);
 	int status = 0;
+	if (!c && reap_child(t, pid))
+		return;
 	if (!c) {
 		waitpid(pid, &status, WNOHANG);
 		return;
@@ -99,7 +124,7 @@ static void *reaper_thread(void *arg)
 		if (err != ECHILD)
 			continue;
 		AUTO_UNLOCK(&t->lock);
-		t->idle = !t->running;
+		t->idle = !t->running && !t->children;
 		pthread_cond_broadcast(&t->changed);
 		while (t->idle && !t->over)
 			pthread_cond_wait(&t->changed, &t->lock);
@@ -123,6 +148,27 @@ int commands_fork(struct command *c, const struct spawn *s, int *status)
 	atomic_fetch_add(&c->references, 1);
 	c->next_running = t->running;
 	t->running = c;
+	t->idle = false;
+	pthread_cond_broadcast(&t->changed);
+	return 0;
+}
+
+int commands_fork_child(struct commands *t, struct child *child, const struct spawn *s, int *status)
+{
+	AUTO_UNLOCK(&t->lock);
+	if (t->stopping)
+		return -ESHUTDOWN;
+	pid_t pid;
+	int err = spawn_fork(s, &pid, status);
+	if (err < 0)
+		return err;
+	{
+		AUTO_UNLOCK(child->lock);
+		child->pid = pid;
+		child->reaped = false;
+	}
+	child->next = t->children;
+	t->children = child;
 	t->idle = false;
 	pthread_cond_broadcast(&t->changed);
 	return 0;
@@ -380,6 +426,8 @@ static void kill_groups(struct commands *t)
 {
 	for (struct command *c = t->running; c; c = c->next_running)
 		kill(-c->pid, SIGKILL);
+	for (struct child *child = t->children; child; child = child->next)
+		kill(-child->pid, SIGKILL);
 }
 
 void commands_stop(struct commands *t)

@@ -33,6 +33,25 @@ ssize_t commands_all(struct commands *t, struct command ***out);
 /* A start that comes with this id within 60 s is refused. 0, or -ENOMEM. */
 int commands_refuse(struct commands *t, const char *id);
 
+/*
+ * A program that is no command (the shell of a session): forked here, reaped here, owned by who embeds this.
+ * The reaper calls `ending` while the number is still its own and `ended` when it is not, both with the lock held, then `release`
+ * without it. None may block.
+ */
+struct child {
+	pthread_mutex_t *lock; /* covers the rest; the reaper reaps it with this lock held */
+	pid_t pid;             /* its own while !reaped */
+	bool reaped;
+	int wait_status;
+	void (*ending)(struct child *child);
+	void (*ended)(struct child *child);
+	void (*release)(struct child *child);
+	struct child *next; /* of the reaper */
+};
+/* 0, and *status for spawn_outcome; -ESHUTDOWN or another negative errno: neither callback comes. Without child->lock. */
+int commands_fork_child(
+	struct commands *t, struct child *child, const struct spawn *s, int *status);
+
 /* For command.c: forks with the table locked and sets c->pid, so that the reaper finds the owner. */
 int commands_fork(struct command *c, const struct spawn *s, int *status);
 /* For command.c: its thread is over. */

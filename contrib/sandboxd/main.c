@@ -22,6 +22,7 @@
 #include "http.h"
 #include "interpreter.h"
 #include "net.h"
+#include "session.h"
 #include "text.h"
 
 #ifndef SANDBOXD_VERSION
@@ -170,6 +171,8 @@ static int prepare(struct server *server, const struct settings *s, char **works
 	if (!err)
 		err = commands_new(server, &server->commands);
 	if (!err)
+		err = sessions_new(server, &server->sessions);
+	if (!err)
 		err = interpreter_new(server, &server->interpreter);
 	if (err < 0)
 		fprintf(stderr, "sandboxd: %s\n", strerror(-err));
@@ -185,6 +188,7 @@ static void finish(struct server *server, struct MHD_Daemon *daemon)
 	if (listener >= 0)
 		close(listener);
 	interpreter_stop(server->interpreter);
+	sessions_stop(server->sessions);
 	commands_stop(server->commands);
 	/* Who waits for a command's end is still told. */
 	http_drain(server, text_monotonic_ms() + DRAIN_MS);
@@ -192,6 +196,7 @@ static void finish(struct server *server, struct MHD_Daemon *daemon)
 	MHD_stop_daemon(daemon);
 	interpreter_free(server->interpreter);
 	commands_free(server->commands);
+	sessions_free(server->sessions);
 	checks_free(server->checks);
 	fileop_server_free(server->files);
 	close(server->stop_fd);

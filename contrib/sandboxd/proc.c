@@ -256,6 +256,99 @@ void proc_signal_tree(struct proc_set *set, pid_t leader, bool leader_here, int 
 	}
 }
 
+/* The kernel's own list of children, where it has one: no walk through all of /proc. */
+static FILE *open_children(pid_t parent)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+	return fopen(path, "re");
+}
+
+static int names_add(struct proc_name **names, size_t *count, const struct entry *e)
+{
+	struct proc_name *more = realloc(*names, (*count + 1) * sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	*names = more;
+	more[(*count)++] = (struct proc_name){.pid = e->pid, .start = e->start};
+	return 0;
+}
+
+ssize_t proc_children(pid_t parent, struct proc_name **out)
+{
+	AUTO_FREE struct proc_name *names = NULL;
+	__attribute__((cleanup(listing_release))) struct listing l = {NULL, 0, 0};
+	size_t count = 0;
+	int err = 0;
+	FILE *f = open_children(parent);
+	if (f) {
+		AUTO_FD int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		struct entry e;
+		int pid;
+		while (!err && proc >= 0 && fscanf(f, "%d", &pid) == 1)
+			if (entry_read(proc, pid, &e) && e.parent == parent)
+				err = names_add(&names, &count, &e);
+		fclose(f);
+	} else {
+		err = list_all(&l);
+		for (size_t i = 0; !err && i < l.count; i++)
+			if (l.entries[i].parent == parent)
+				err = names_add(&names, &count, &l.entries[i]);
+	}
+	if (err)
+		return err;
+	*out = steal(names);
+	return (ssize_t)count;
+}
+
+static bool is_named(const struct proc_name *names, size_t count, const struct entry *e)
+{
+	for (size_t i = 0; i < count; i++)
+		if (names[i].pid == e->pid && names[i].start == e->start)
+			return true;
+	return false;
+}
+
+/* Adds what is found below root to the set. True: there was something new. */
+static bool hold_below(
+	struct proc_set *set, pid_t root, const struct proc_name *older, size_t older_count)
+{
+	__attribute__((cleanup(listing_release))) struct listing l = {NULL, 0, 0};
+	bool news = false;
+	if (list_all(&l) < 0)
+		return false;
+	for (size_t i = 0; i < set->count; i++) {
+		struct entry *e = held_alive(&set->held[i]) ? listing_find(&l, set->held[i].pid) : NULL;
+		if (e && e->start == set->held[i].start)
+			e->member = true;
+	}
+	for (size_t i = 0; root && i < l.count; i++)
+		if (l.entries[i].parent == root && !is_named(older, older_count, &l.entries[i]))
+			l.entries[i].member = true;
+	mark_descendants(&l, 0);
+	for (size_t i = 0; i < l.count; i++)
+		if (l.entries[i].member && !held_find(set, &l.entries[i]) && hold(set, &l.entries[i]))
+			news = true;
+	return news;
+}
+
+void proc_signal_below(
+	struct proc_set *set, pid_t root, const struct proc_name *older, size_t older_count, int sig)
+{
+	for (int round = 0; round < (sig == SIGKILL ? ROUNDS : 1); round++) {
+		bool news = hold_below(set, root, older, older_count);
+		for (size_t i = 0; i < set->count; i++) {
+			struct proc_held *h = &set->held[i];
+			if (h->signalled == sig)
+				continue;
+			h->signalled = sig;
+			send_pidfd(h->fd, sig);
+		}
+		if (!news)
+			return;
+	}
+}
+
 size_t proc_signal_descendants(int sig)
 {
 	__attribute__((cleanup(listing_release))) struct listing l = {NULL, 0, 0};

@@ -32,6 +32,19 @@ void proc_set_release(struct proc_set *set);
  * SIGKILL goes round until no new process is found.
  */
 void proc_signal_tree(struct proc_set *set, pid_t leader, bool leader_here, int sig);
+/* A process by number and start. */
+struct proc_name {
+	pid_t pid;
+	unsigned long long start;
+};
+/* The children of a process that is not reaped meanwhile, in a new array. The count or a negative errno. */
+ssize_t proc_children(pid_t parent, struct proc_name **out);
+/*
+ * Sends sig, once to each, to what the set holds and to all below `root` (0: none), but for the `older` children of root and
+ * what descends from them. root itself is not signalled, and is not reaped meanwhile.
+ */
+void proc_signal_below(
+	struct proc_set *set, pid_t root, const struct proc_name *older, size_t older_count, int sig);
 /* Does any held process still live (zombies do not)? */
 bool proc_set_alive(struct proc_set *set);
 

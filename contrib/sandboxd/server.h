@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 
 struct commands;
+struct sessions;
 struct fileop_server;
 struct check_table;
 struct interpreter;
@@ -37,6 +38,7 @@ struct server {
 	int64_t started_ms; /* CLOCK_REALTIME */
 
 	struct commands *commands;
+	struct sessions *sessions;
 	struct fileop_server *files;
 	struct check_table *checks;
 	struct interpreter *interpreter;

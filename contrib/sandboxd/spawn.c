@@ -9,6 +9,8 @@
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -44,6 +46,10 @@ static int child_limits(const struct spawn *s)
 static int child_become(const struct spawn *s)
 {
 	if (setsid() < 0)
+		return -errno;
+	if (s->terminal && ioctl(s->in, TIOCSCTTY, 0) < 0)
+		return -errno;
+	if (s->adopts && prctl(PR_SET_CHILD_SUBREAPER, 1L) < 0)
 		return -errno;
 	if (dup2(s->in, 0) < 0 || dup2(s->out, 1) < 0 || dup2(s->err, 2) < 0)
 		return -errno;

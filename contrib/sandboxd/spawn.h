@@ -5,6 +5,7 @@
 #ifndef SANDBOXD_SPAWN_H
 #define SANDBOXD_SPAWN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/resource.h>
 #include <sys/types.h>
@@ -16,6 +17,8 @@ struct spawn {
 	int in, out, err;   /* borrowed */
 	uint64_t processes; /* limit; 0: none */
 	struct rlimit files;
+	bool terminal; /* in is a terminal: it becomes the controlling one */
+	bool adopts;   /* orphans below it become its children, not ours */
 };
 
 /*

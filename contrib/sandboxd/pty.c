@@ -1,0 +1,88 @@
+/* Terminals; see pty.h. Owns nothing: the descriptor is the command's. */
+#include "pty.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "command.h"
+
+int pty_open(unsigned columns, unsigned rows, int *us, int *them)
+{
+	AUTO_FD int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	if (master < 0)
+		return -errno;
+	if (grantpt(master) < 0 || unlockpt(master) < 0)
+		return -errno;
+	/* Through the master: its name may lead elsewhere in another mount namespace. */
+	int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0)
+		return -errno;
+	struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
+	if (ioctl(master, TIOCSWINSZ, &size) < 0) {
+		int err = -errno;
+		close(slave);
+		return err;
+	}
+	*us = steal_fd(&master);
+	*them = slave;
+	return 0;
+}
+
+int pty_resize(struct command *c, unsigned columns, unsigned rows)
+{
+	AUTO_UNLOCK(&c->lock);
+	if (!c->columns)
+		return -ENOTTY;
+	if (c->ended || c->terminal < 0)
+		return -ESRCH;
+	struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
+	return ioctl(c->terminal, TIOCSWINSZ, &size) < 0 ? -errno : 0;
+}
+
+void pty_size(struct command *c, unsigned *columns, unsigned *rows)
+{
+	AUTO_UNLOCK(&c->lock);
+	struct winsize size;
+	bool known = c->terminal >= 0 && ioctl(c->terminal, TIOCGWINSZ, &size) == 0;
+	*columns = known ? size.ws_col : c->columns;
+	*rows = known ? size.ws_row : c->rows;
+}
+
+ssize_t pty_type(struct command *c, uint64_t at, const void *p, size_t n)
+{
+	AUTO_UNLOCK(&c->lock);
+	if (!c->columns)
+		return -ENOTTY;
+	if (c->ended || c->terminal < 0)
+		return -ESRCH;
+	if (at == UINT64_MAX)
+		at = c->typed;
+	if (at > c->typed)
+		return -ERANGE;
+	uint64_t known = c->typed - at;
+	if (known >= n)
+		return (ssize_t)n;
+	ssize_t done = write(c->terminal, (const char *)p + known, n - known);
+	if (done < 0 && errno != EAGAIN && errno != EINTR)
+		return errno == EIO ? -ESRCH : -errno;
+	if (done > 0)
+		c->typed += (uint64_t)done;
+	return (ssize_t)known + (done > 0 ? done : 0);
+}
+
+void pty_wait(struct command *c, int ms)
+{
+	AUTO_FD int fd = -1;
+	{
+		AUTO_UNLOCK(&c->lock);
+		if (c->terminal >= 0)
+			fd = fcntl(c->terminal, F_DUPFD_CLOEXEC, 3);
+	}
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	(void)poll(&p, 1, ms); /* whoever waits asks again */
+}

@@ -1,0 +1,29 @@
+/*
+ * Terminals: the pair of descriptors, its size, and what is typed. Of a command that was started with a size (command.h), whose
+ * output is the terminal's. The program leads its session, the terminal is its controlling one.
+ */
+#ifndef SANDBOXD_PTY_H
+#define SANDBOXD_PTY_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+struct command;
+
+enum { PTY_SIDE_MAX = 10000, PTY_COLUMNS = 80, PTY_ROWS = 24 };
+
+/* 0, and ours in *us (not blocking) and the program's in *them. */
+int pty_open(unsigned columns, unsigned rows, int *us, int *them);
+/* 0, -ENOTTY: it has none, -ESRCH: it has ended. */
+int pty_resize(struct command *c, unsigned columns, unsigned rows);
+void pty_size(struct command *c, unsigned *columns, unsigned *rows);
+/*
+ * Types n bytes, as many as the terminal takes now, without waiting. The count (0: none just now), -ENOTTY or -ESRCH. at: the
+ * place of the first in all that was typed, or UINT64_MAX: behind the rest. What was typed already is not typed again (it counts as taken); -ERANGE: bytes
+ * before are missing.
+ */
+ssize_t pty_type(struct command *c, uint64_t at, const void *p, size_t n);
+/* Waits until it takes more, up to ms. */
+void pty_wait(struct command *c, int ms);
+
+#endif

@@ -144,6 +144,8 @@ struct ctl_channel {
 	pthread_mutex_t lock; /* covers all but the last three */
 	struct ctl_pump *pump;
 	ssize_t (*next)(void *source, void *p, size_t n); /* NULL until the source is open */
+	bool (*writable)(void *source);                   /* NULL: always, and others tell */
+	bool full;                                        /* poll was told that it is not */
 	void *source;
 	struct ctl_node
 		*node; /* borrowed: where an error of the source is noted; NULL: the source does */

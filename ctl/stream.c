@@ -207,7 +207,8 @@ void ctl_channel_serve(struct ctl_channel *ch)
 		{
 			AUTO_UNLOCK(&ch->lock);
 			op = channel_next_answer(ch, &what);
-			if (!op && ch->poll && channel_fill(ch, CHUNK))
+			bool drained = ch->full && ch->writable(ch->source);
+			if (!op && ch->poll && (drained || channel_fill(ch, CHUNK)))
 				poll = steal(ch->poll);
 		}
 		if (op) {
@@ -232,9 +233,13 @@ int ctl_channel_poll(struct ctl_channel *ch, struct op_poll *p, unsigned *revent
 	struct op_poll *old = p;
 	{
 		AUTO_UNLOCK(&ch->lock);
-		if (channel_fill(ch, CHUNK)) {
+		ch->full = ch->writable && !ch->writable(ch->source);
+		if (ch->writable && !ch->full)
+			*revents |= POLLOUT | POLLWRNORM;
+		if (channel_fill(ch, CHUNK))
 			*revents |= POLLIN | POLLRDNORM;
-		} else if (p) {
+		/* Somebody may wait for one of the two while there is the other. */
+		if (p && (ch->full || !(*revents & POLLIN))) {
 			/* Only the newest is kept: the kernel asks with the same one as long as somebody waits. */
 			old = ch->poll;
 			ch->poll = p;

@@ -35,6 +35,11 @@ void ctl_talk_wake(struct ctl_talk *t)
 	ctl_channel_wake(&t->ch);
 }
 
+bool ctl_talk_nonblock(struct ctl_talk *t)
+{
+	return t->ch.nonblock;
+}
+
 /* --- lines --- */
 
 static int talk_line(struct ctl_talk *t, struct call *c, const char *text, size_t n)
@@ -158,8 +163,10 @@ static int talk_send(struct ctl_talk *t, struct call *c)
 static int talk_write(struct ctl_file *f, struct op *op, const void *p, size_t n)
 {
 	struct ctl_talk *t = (struct ctl_talk *)f;
-	return ctl_file_reads(f->flags) ? talk_write_lines(t, op_call(op), p, n)
-									: talk_write_document(t, op_call(op), p, n);
+	if (t->ops->bytes)
+		return t->ops->bytes(t->state, op_call(op), p, n);
+	return ctl_file_reads(f->flags) || t->ops->live ? talk_write_lines(t, op_call(op), p, n)
+													: talk_write_document(t, op_call(op), p, n);
 }
 
 /* Is this the reader to whom an end in the middle of a line is told once more? */
@@ -192,6 +199,10 @@ static int talk_flush(struct ctl_file *f, struct op *op)
 	int signal = 0;
 	if (ctl_file_reads(f->flags))
 		return 0;
+	if (t->ops->live)
+		return ctl_document_flush(&t->doc, op, &signal) == CTL_FLUSH_SEND
+				   ? talk_end_line(t, op_call(op))
+				   : 0;
 	enum ctl_flush what;
 	{
 		AUTO_UNLOCK(&t->lock);
@@ -216,8 +227,8 @@ static int talk_flush(struct ctl_file *f, struct op *op)
 static void talk_release(struct ctl_file *f, struct op *op)
 {
 	struct ctl_talk *t = (struct ctl_talk *)f;
-	if (op && !ctl_file_reads(f->flags)) {
-		int err = talk_send(t, op_call(op));
+	if (op && (t->ops->live || !ctl_file_reads(f->flags))) {
+		int err = t->ops->live ? talk_end_line(t, op_call(op)) : talk_send(t, op_call(op));
 		if (err)
 			(void)ctl_fail(f->node, op_call(op), err, "close"); /* noted; nobody waits for it */
 	}
@@ -232,8 +243,9 @@ static void talk_release(struct ctl_file *f, struct op *op)
 static int talk_poll(struct ctl_file *f, struct op_poll *p, unsigned *revents)
 {
 	struct ctl_talk *t = (struct ctl_talk *)f;
-	*revents |= POLLOUT | POLLWRNORM;
-	if (!ctl_file_reads(f->flags)) {
+	if (!t->ops->writable)
+		*revents |= POLLOUT | POLLWRNORM;
+	if (!ctl_file_reads(f->flags) && !t->ops->writable) {
 		op_poll_free(p);
 		return 0;
 	}
@@ -269,7 +281,8 @@ int ctl_talk_open(struct ctl_node *n, struct op *op, struct node_open *o, struct
 	{
 		AUTO_UNLOCK(&t->ch.lock);
 		t->ch.source = t->state;
-		t->ch.next = t->ops->next;
+		t->ch.next = ctl_file_reads(o->flags) ? t->ops->next : NULL;
+		t->ch.writable = t->ops->writable;
 	}
 	o->how = NODE_DIRECT_IO | NODE_STREAM;
 	*out = &steal(t)->file;

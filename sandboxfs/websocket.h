@@ -35,8 +35,10 @@ struct websocket;
 
 /* 0 and *out new; its thread starts with the first connection. sb is borrowed until websocket_set_stop. */
 int websocket_set_new(struct sandbox *sb, struct websocket_set **out);
-/* Breaks all connections (their ends are told) and ends the thread. Connections may be put later. Takes the set. */
+/* Breaks all connections (their ends are told) and ends the thread; none can be opened any more. Idempotent. */
 void websocket_set_stop(struct websocket_set *s);
+/* Stops it and gives it back. Connections may be put later. */
+void websocket_set_free(struct websocket_set *s);
 
 struct websocket_spec {
 	uint16_t port;              /* in the sandbox; 0: the sandbox's own server */

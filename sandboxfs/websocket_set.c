@@ -435,19 +435,26 @@ int websocket_set_new(struct sandbox *sb, struct websocket_set **out)
 void websocket_set_stop(struct websocket_set *s)
 {
 	pthread_mutex_lock(&s->lock);
+	bool join = s->running && !s->stop;
 	s->stop = true;
-	bool running = s->running;
 	websocket_set_wake(s);
 	pthread_mutex_unlock(&s->lock);
-	if (running)
+	if (join)
 		pthread_join(s->thread, NULL);
 	pthread_mutex_lock(&s->lock);
-	s->running = false; /* from now on who puts frees */
+	if (join)
+		s->running = false; /* from now on who puts frees */
 	for (struct websocket *w = s->first, *after; w; w = after) {
 		after = w->next;
 		websocket_finish(w, -ECANCELED, "the sandbox ends");
 	}
-	websocket_set_free_dead(s);
+	if (!s->running)
+		websocket_set_free_dead(s);
 	pthread_mutex_unlock(&s->lock);
+}
+
+void websocket_set_free(struct websocket_set *s)
+{
+	websocket_set_stop(s);
 	websocket_set_put(s);
 }

@@ -254,10 +254,16 @@ static int watch_once(const struct ctl_ref *ref, struct call *c, const struct po
 	got = sandbox_stream(ref->sandbox, c, "POST", "/api/port-watch", "application/json", body,
 		strlen(body), &watch_events, &w, &stream);
 	while (got == 0) {
-		got = call_wait(c, watch_has_changed, &w, deadline);
+		/* The server need not say anything while it waits, and a link can break without a word: so it is asked anew now and then. */
+		int64_t again = call_now_ms() + sandbox_options(ref->sandbox)->timeout_ms;
+		bool last = deadline >= 0 && deadline < again;
+
+		got = call_wait(c, watch_has_changed, &w, last ? deadline : again);
 		atomic_store(&w.changed, false);
 		if (got == 0)
 			got = watch_look(c, p, &w, answer);
+		else if (got == -ETIMEDOUT && !last)
+			got = -EAGAIN;
 	}
 	if (stream)
 		http_stream_close(stream);

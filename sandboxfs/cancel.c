@@ -1,6 +1,6 @@
 /*
- * Requests to end a command, sent without anybody waiting for them and repeated until they are answered, the sandbox ends or a
- * minute is over. Owned by the keeper from output_cancel on; frees itself. Must not know why a command is ended.
+ * Requests to end a command, sent without anybody waiting for them and repeated until they are answered, the sandbox is gone or a
+ * minute is over (two seconds when the mount ends). Owned by the keeper from output_cancel on; frees itself. Must not know why a command is ended.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -14,7 +14,8 @@ enum {
 	CANCEL_RETRY_MS = 100,
 	CANCEL_RETRY_DOUBLINGS = 5,
 	CANCEL_QUIET_MS = 10000,
-	CANCEL_FOR_MS = 60000
+	CANCEL_FOR_MS = 60000,
+	CANCEL_AT_END_MS = 2000 /* the mount ends: so long it is tried still */
 };
 
 struct cancel {
@@ -87,7 +88,9 @@ static bool cancel_tend(struct kept *item, int64_t now, int64_t *next)
 {
 	struct cancel *x = (struct cancel *)item;
 	struct keeper *k = item->keeper;
-	bool over = k->stopping || x->deadline <= now;
+	if (k->stopping && x->deadline > now + CANCEL_AT_END_MS)
+		x->deadline = now + CANCEL_AT_END_MS;
+	bool over = x->deadline <= now || (k->stopping && !sandbox_target(k->sb));
 
 	if (x->ended || over) {
 		struct http_stream *stream = steal(x->stream);

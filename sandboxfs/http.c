@@ -18,7 +18,13 @@
 #include "cleanup.h"
 #include "log.h"
 
-enum { MAX_EXCHANGES = 64, TICK_MS = 200, SPARE_HANDLES = 32, DEFAULT_MAX_REPLY = 64 << 20 };
+enum {
+	SLOWEST_PER_MS = 4,
+	MAX_EXCHANGES = 64,
+	TICK_MS = 200,
+	SPARE_HANDLES = 32,
+	DEFAULT_MAX_REPLY = 64 << 20
+};
 
 enum order { ORDER_START = 1, ORDER_CANCEL = 2, ORDER_RESUME = 4 };
 
@@ -27,7 +33,7 @@ struct http_stream {
 	struct http *http;
 	CURL *easy; /* loop thread; NULL while it waits its turn */
 	struct curl_slist *headers;
-	int64_t timeout_ms, last_activity_ms; /* loop thread */
+	int64_t timeout_ms, began_ms, last_activity_ms; /* loop thread */
 	curl_off_t moved;
 	char error[CURL_ERROR_SIZE];
 
@@ -325,7 +331,7 @@ static void try_start(struct http *h, struct http_stream *x)
 	}
 	if (x->call)
 		h->exchanges++;
-	x->last_activity_ms = call_now_ms();
+	x->began_ms = x->last_activity_ms = call_now_ms();
 	err = set_up(x);
 	if (!err && curl_multi_add_handle(h->multi, x->easy) != CURLM_OK)
 		err = -ENOMEM;
@@ -409,6 +415,18 @@ static void take_results(struct http *h)
 	}
 }
 
+/*
+ * No byte for timeout_ms. An exchange has a limit in all as well, which grows with what has been moved at 4 KiB a second: a
+ * server that sends a byte now and then is none that answers.
+ */
+static bool is_silent(const struct http_stream *x, int64_t now)
+{
+	if (!x->easy || x->timeout_ms < 0)
+		return false; /* one that waits its turn is not silent yet */
+	return now - x->last_activity_ms > x->timeout_ms ||
+		   (x->call && now - x->began_ms > x->timeout_ms + (int64_t)x->moved / SLOWEST_PER_MS);
+}
+
 static void end_silent(struct http *h)
 {
 	int64_t now = call_now_ms();
@@ -416,8 +434,7 @@ static void end_silent(struct http *h)
 
 	for (x = h->active; x; x = next) {
 		next = x->next;
-		/* one that waits its turn is not silent yet */
-		if (x->easy && x->timeout_ms >= 0 && now - x->last_activity_ms > x->timeout_ms)
+		if (is_silent(x, now))
 			finish(h, x, -ETIMEDOUT);
 	}
 }

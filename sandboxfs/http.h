@@ -32,8 +32,9 @@ struct http_request {
 	const char *type;   /* content type of the body; NULL: none */
 	const void *body;   /* borrowed until the exchange has ended */
 	size_t size;
-	int64_t timeout_ms; /* gives up when no byte moved for so long; <0: never */
-	size_t max_reply;   /* a longer body ends with -EFBIG; 0: 64 MiB */
+	/* Gives up when no byte moved for so long; an exchange also when on the whole less than 4 KiB a second did. <0: never */
+	int64_t timeout_ms;
+	size_t max_reply; /* a longer body ends with -EFBIG; 0: 64 MiB */
 };
 
 struct http_reply {

@@ -156,7 +156,7 @@ print(os.read(fd, 100000))' "$C/exec.json" "$text"
 # A server that says what MODE tells it.
 nonsense_server() { # MODE
 	/usr/bin/python3 - "$1" "$T/nonsense.sock" <<-'E' 3>&- &
-		import os, socket, sys, threading
+		import os, socket, sys, threading, time
 		mode, path = sys.argv[1:]
 		if os.path.exists(path): os.unlink(path)
 		s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(64)
@@ -175,6 +175,11 @@ nonsense_server() { # MODE
 		            elif mode == "endless":
 		                c.sendall(head(b"", 1 << 50))
 		                while True: c.sendall(b"x" * 65536)
+		            elif mode == "drip":
+		                c.sendall(head(b"", 1 << 20))
+		                while True: c.sendall(b" "); time.sleep(0.3)
+		            elif mode == "drip-header":
+		                for b in head(b"{}" * 500): c.sendall(bytes([b])); time.sleep(0.3)
 		            elif mode == "silent": c.recv(1); return
 		            elif mode == "close": return
 		            elif mode == "huge-header":
@@ -217,6 +222,8 @@ for_nonsense() { # MODE
 @test "a server that answers null" { for_nonsense null; }
 @test "a server that answers JSON a hundred thousand deep" { for_nonsense deep; }
 @test "a server whose answer never ends" { for_nonsense endless; }
+@test "a server that answers a byte at a time" { for_nonsense drip; }
+@test "a server whose header comes a byte at a time" { for_nonsense drip-header; }
 @test "a server that takes and never answers" { for_nonsense silent; }
 @test "a server that closes every connection" { for_nonsense close; }
 @test "a server whose header never ends" { for_nonsense huge-header; }

@@ -2,6 +2,7 @@
 #include "run_rig.h"
 
 #include "feed.h"
+#include "output.h"
 #include "run.h"
 
 static char pattern[300000];
@@ -327,6 +328,17 @@ static void a_cancel_reaches_the_sandbox(void **state)
 	rig_close(&r);
 }
 
+static void a_cancel_is_sent_even_if_the_sandbox_ends_at_once(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_open(&r);
+	assert_int_equal(output_cancel(&r.sandbox, "late"), 0);
+	rig_close(&r);
+	assert_int_equal(r.cancels, 1);
+}
+
 static void the_end_of_the_table_cancels_what_runs(void **state)
 {
 	struct rig r;
@@ -502,6 +514,7 @@ int main(void)
 		cmocka_unit_test(a_server_that_takes_no_connection_did_not_run_it),
 		cmocka_unit_test(a_start_can_be_cancelled_before_its_answer),
 		cmocka_unit_test(a_cancel_reaches_the_sandbox),
+		cmocka_unit_test(a_cancel_is_sent_even_if_the_sandbox_ends_at_once),
 		cmocka_unit_test(the_end_of_the_table_cancels_what_runs),
 		cmocka_unit_test(the_newest_sixteen_are_kept_and_last_is_by_its_beginning),
 		cmocka_unit_test(a_slow_reader_gets_everything_in_bounded_memory),

@@ -395,7 +395,8 @@ static void box_end(struct box *b, bool polite)
 		}
 	}
 	if (b->bwrap && (b->init < 0 || child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))) {
-		child_signal(b->bwrap, SIGKILL);
+		/* Its child, not told to us yet, does not die with it yet either: it waits for its ids for ever. */
+		child_kill_family(b->bwrap);
 		if (child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))
 			log_error("%s: bubblewrap does not end", b->name);
 	}

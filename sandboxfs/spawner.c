@@ -12,17 +12,20 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "call.h"
 #include "cleanup.h"
 #include "spawner_child.h"
 
-enum { OUTPUT_KEPT = 4096 };
+enum { OUTPUT_KEPT = 4096, STOP_MS = 1000 };
 
 struct child {
 	struct spawner *owner;
@@ -358,6 +361,44 @@ pid_t child_pid(const struct child *c)
 void child_signal(struct child *c, int sig)
 {
 	pidfd_send_signal(c->pidfd, sig, NULL, 0); /* ESRCH: it has ended */
+}
+
+/* The state letter of /proc/PID/stat; 0: it is not to be had. */
+static char state_of(pid_t pid)
+{
+	char path[64], text[512];
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	const char *after = strrchr(text, ')'); /* of its name, which may hold anything */
+	return after && after[1] ? after[2] : 0;
+}
+
+void child_kill_family(struct child *c)
+{
+	char path[64];
+	char text[4096];
+	int64_t until = call_now_ms() + STOP_MS;
+	/* Stopped, it makes no more of them, and reaps none: their numbers stay theirs. */
+	child_signal(c, SIGSTOP);
+	for (char state = 0;
+		 !child_ended(c) && state != 'T' && state != 'Z' && call_now_ms() < until;) {
+		state = state_of(c->pid);
+		nanosleep(&(struct timespec){0, 1000000},
+			NULL); /* a stop by another thread's signal tells nobody */
+	}
+	snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)c->pid, (int)c->pid);
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	text[n > 0 ? n : 0] = 0;
+	char *save = NULL;
+	for (char *w = strtok_r(text, " \n", &save); w && !child_ended(c);
+		 w = strtok_r(NULL, " \n", &save))
+		kill((pid_t)strtol(w, NULL, 10), SIGKILL); /* ESRCH: as good */
+	child_signal(c, SIGKILL);
 }
 
 bool child_ended(struct child *c)

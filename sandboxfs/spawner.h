@@ -69,6 +69,11 @@ void child_put(struct child *c); /* NULL is allowed; does not end it */
 pid_t child_pid(const struct child *c);
 /* A child that has ended is left alone (and so is a stranger who has its number now). */
 void child_signal(struct child *c, int sig);
+/*
+ * SIGKILL for a child and the children that it has at this moment: for a program that was to take them along with its own end, and has
+ * not got so far as to arrange that.
+ */
+void child_kill_family(struct child *c);
 /* Until it has been reaped and on_exit has returned: 0 and *status as of wait(2) (may be NULL), or -ETIMEDOUT (deadline: call_now_ms clock; <0: none). */
 int child_wait(struct child *c, int64_t deadline_ms, int *status);
 bool child_ended(struct child *c);

@@ -134,11 +134,24 @@ static bool empty_but(const char *dir, const char *name)
 	return system(b.data) == 0;
 }
 
+/* What lost its parent is ours (main has seen to it): all of it ends. */
+static bool no_child_left(void)
+{
+	int64_t until = call_now_ms() + 5000;
+	while (waitpid(-1, NULL, WNOHANG) >= 0) {
+		if (call_now_ms() > until)
+			return false;
+		nanosleep(&(struct timespec){0, 1000000}, NULL); /* between two looks */
+	}
+	return true;
+}
+
 static int teardown(void **state)
 {
 	struct place *p = *state;
 	local_driver.close(p->state);
 	assert_true(empty_but(p->dir, "data")); /* no socket directory stays */
+	assert_true(no_child_left());
 	AUTO_BUF b = BUF_INIT;
 	buf_printf(&b, "rm -rf %s", p->dir);
 	assert_int_equal(system(b.data), 0);
@@ -595,6 +608,7 @@ int main(int argc, char **argv)
 	if (argc > 2 && !strcmp(argv[1], "--hold"))
 		return hold(argv[2]);
 	signal(SIGPIPE, SIG_IGN);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (!usable()) {
 		printf("SKIP: bubblewrap cannot make a user namespace here\n");
 		return 0;

@@ -1,0 +1,43 @@
+# Completion of sbx for bash: commands, sandboxes, processes, ports, files. All of it comes from sbx itself.
+_sbx() {
+	local cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]-} words='' i
+	COMPREPLY=()
+	if ((COMP_CWORD == 1)); then
+		words='ls new exec run ps logs kill wait shell code expose unexpose ports cp save restore events destroy help'
+		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+		return
+	fi
+	# behind -- stands a command of the sandbox
+	for ((i = 2; i < COMP_CWORD; i++)); do
+		if [[ ${COMP_WORDS[i]} == -- ]]; then
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			return
+		fi
+	done
+	case $command in
+	ls) words=-q ;;
+	exec) words="-- -c -w -e -t -i -S $(sbx ls -q 2>/dev/null)" ;;
+	run) words="-- -n -p -w -e -t $(sbx ls -q 2>/dev/null)" ;;
+	ps) words="-q $(sbx ls -q 2>/dev/null)" ;;
+	logs) words="-f $(sbx ps -q 2>/dev/null) $(sbx ls -q 2>/dev/null)" ;;
+	kill) words="-a -TERM -INT -KILL $(sbx ps -q 2>/dev/null) $(sbx ls -q 2>/dev/null)" ;;
+	wait) words="$(sbx ps -q 2>/dev/null) $(sbx ls -q 2>/dev/null)" ;;
+	unexpose) words="$(sbx ports 2>/dev/null | cut -d ' ' -f 1) $(sbx ls -q 2>/dev/null)" ;;
+	destroy) words="-f $(sbx ls -q 2>/dev/null)" ;;
+	code) words='-l -k' ;;
+	shell | expose | ports | save | restore | events | cp) words=$(sbx ls -q 2>/dev/null) ;;
+	esac
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	-l) words='python javascript typescript' ;;
+	esac
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+	case $command in
+	code | cp | save | restore)
+		local files
+		mapfile -t files < <(compgen -f -- "$cur")
+		COMPREPLY+=("${files[@]}")
+		compopt -o filenames 2>/dev/null
+		;;
+	esac
+}
+complete -F _sbx sbx

@@ -3,7 +3,10 @@
  * broken stream can be taken up again. Shared by both ends; a format only.
  *
  *   POST /api/sandboxfs/commands            body: u32 length of JSON, JSON, then all of stdin.
- *        {"id","command","cwd"?,"env"?:{},"timeoutMs"?,"list"?:false}   id: [A-Za-z0-9._-]{1,128}, chosen by the client
+ *        {"id","command","cwd"?,"env"?:{},"timeoutMs"?,"list"?:false,"sessionId"?,"beside"?,"terminal"?:{"cols","rows"}}
+ *        id: [A-Za-z0-9._-]{1,128}, chosen by the client
+ *        sessionId: it runs in the shell of that session (made if there is none), in its turn; until then its pid is 0. With `beside` (the
+ *        default if `list` or `terminal`): as a process of its own, where the session is and with its variables. It ends with the session.
  *        -> 200 application/octet-stream: frames from the first byte to EXIT. A POST with an id that is known attaches to it
  *        from its first byte: repeating is harmless. `list` true: it appears in process/list.
  *   POST /api/sandboxfs/commands/ID/attach?from=N     frames from output byte N on (both streams, in order of arrival)
@@ -13,6 +16,9 @@
  *   GET  /api/sandboxfs/commands/ID         -> {"success":true,"command":{"id","pid","command","cwd","env":{},"timeoutMs","status","startTime","endTime"?,
  *        "exitCode"?,"timedOut","sizes":{"both","stdout","stderr"},"first":{"both","stdout","stderr"}}}
  *   GET  /api/sandboxfs/commands/ID/output?view=both|stdout|stderr&offset=N&length=N   -> bytes; headers X-Size, X-First. Before X-First: 416
+ *   POST /api/sandboxfs/commands/ID/input?at=N   body: bytes typed at its terminal; at: how many were typed before (a repeated request types
+ *        nothing twice) -> {"success":true,"typed":M} when all were taken; 404 COMMAND_NOT_FOUND: it has ended
+ *   POST /api/sandboxfs/commands/ID/resize  {"cols","rows"} of its terminal -> {"success":true}
  *   DELETE /api/sandboxfs/commands/ID       forgets the record of an ended one; 409 RESOURCE_BUSY while it runs
  *
  * A frame is a header of 16 bytes, little-endian: u8 type, u8 stream (1 stdout, 2 stderr), u16 0, u32 length of the
@@ -35,7 +41,9 @@ enum frame_type {
 enum {
 	FRAME_EXIT_TIMED_OUT = 1,
 	FRAME_EXIT_CANCELLED = 2, /* ended by signal or cancel of this route */
-	FRAME_EXIT_LOST = 4       /* its exit code is not known */
+	FRAME_EXIT_LOST = 4,      /* its exit code is not known */
+	FRAME_EXIT_SESSION =
+		8 /* the shell of its session was killed under it: the session's state is lost */
 };
 
 #endif

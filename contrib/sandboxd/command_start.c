@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -133,11 +134,14 @@ static int run_in_shell(struct pump *p)
 {
 	struct command *c = p->c;
 	AUTO_BUF text = BUF_INIT;
+	struct stat st;
+	bool given = fstat(c->in, &st) == 0 && S_ISREG(st.st_mode);
 	int err = session_turn(c->session, c);
 	if (!err)
 		err = text_make(c, &text);
 	if (!err)
-		err = shell_work_new(c->server->spool_dir, &text, c->in, &p->work, p->fd, p->hold);
+		err = shell_work_new(
+			c->server->spool_dir, &text, given ? c->in : -1, &p->work, p->fd, p->hold);
 	pid_t pid = 0;
 	if (!err)
 		err = session_run(c->session, c, p->work, &pid, &p->report);

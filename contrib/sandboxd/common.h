@@ -9,9 +9,10 @@
 
 /* --- run.c: requests to run something --- */
 
-/* Which shell a request means (protocol: sessionId). Every kind runs the same way for now. */
+/* Which shell a request means (protocol: sessionId). */
+#define SESSION_DEFAULT_ID "default"
 enum session_kind { SESSION_NONE /* __DISABLE_SESSION__ */, SESSION_DEFAULT, SESSION_NAMED };
-/* False: *out is the answer. name is borrowed from the body, NULL if none was given. empty_is_absent: as execute does. */
+/* False: *out is the answer. name is borrowed from the request, NULL if none was given. empty_is_absent: as execute does, which looks at header and query too. */
 bool run_session(struct request *r, bool empty_is_absent, enum session_kind *kind,
 	const char **name, enum MHD_Result *out);
 /*
@@ -19,6 +20,14 @@ bool run_session(struct request *r, bool empty_is_absent, enum session_kind *kin
  */
 bool run_spec(
 	struct request *r, bool blank_refused, struct command_spec *spec, enum MHD_Result *out);
+/*
+ * Puts the session into spec (new reference, the caller puts it), made if there is none. in_shell: to run in its
+ * shell, else beside it, in its place and with its variables. False: *out is the answer.
+ */
+bool run_place(struct request *r, enum session_kind kind, const char *name, bool in_shell,
+	struct command_spec *spec, enum MHD_Result *out);
+/* The answer for a command whose shell was killed under it. */
+enum MHD_Result run_session_lost(struct request *r, struct command *c);
 /* The answer to a start that failed. */
 enum MHD_Result run_failed(struct request *r, enum error_code code, const char *operation,
 	const struct command_spec *spec, int err);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <json-c/json.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -10,6 +11,25 @@
 
 #include "cleanup.h"
 #include "command.h"
+#include "http.h"
+
+static bool get_side(struct json_object *o, const char *name, unsigned otherwise, unsigned *side)
+{
+	int64_t n;
+	*side = otherwise;
+	if (!json_object_object_get_ex(o, name, NULL))
+		return true;
+	if (!json_number(o, name, &n) || n < 1 || n > PTY_SIDE_MAX)
+		return false;
+	*side = (unsigned)n;
+	return true;
+}
+
+bool pty_size_of(struct json_object *o, unsigned *columns, unsigned *rows)
+{
+	return json_object_is_type(o, json_type_object) && get_side(o, "cols", PTY_COLUMNS, columns) &&
+		   get_side(o, "rows", PTY_ROWS, rows);
+}
 
 int pty_open(unsigned columns, unsigned rows, int *us, int *them)
 {

@@ -5,13 +5,17 @@
 #ifndef SANDBOXD_PTY_H
 #define SANDBOXD_PTY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 struct command;
+struct json_object;
 
 enum { PTY_SIDE_MAX = 10000, PTY_COLUMNS = 80, PTY_ROWS = 24 };
 
+/* {"cols","rows"}, each from 1 to PTY_SIDE_MAX; absent ones are the usual. False: that it is not. */
+bool pty_size_of(struct json_object *o, unsigned *columns, unsigned *rows);
 /* 0, and ours in *us (not blocking) and the program's in *them. */
 int pty_open(unsigned columns, unsigned rows, int *us, int *them);
 /* 0, -ENOTTY: it has none, -ESRCH: it has ended. */

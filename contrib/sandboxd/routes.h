@@ -54,6 +54,12 @@ enum MHD_Result route_frames_signal(struct request *r);
 enum MHD_Result route_frames_get(struct request *r);
 enum MHD_Result route_frames_output(struct request *r);
 enum MHD_Result route_frames_forget(struct request *r);
+/* routes_session.c */
+enum MHD_Result route_session_create(struct request *r);
+enum MHD_Result route_session_list(struct request *r);
+enum MHD_Result route_session_delete(struct request *r);
+enum MHD_Result route_session_get(struct request *r);
+enum MHD_Result route_session_signal(struct request *r);
 /* routes_batch.c */
 enum MHD_Result route_batch(struct request *r);
 /* routes_code.c */

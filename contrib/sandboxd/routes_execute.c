@@ -9,6 +9,7 @@
 
 #include "common.h"
 #include "routes.h"
+#include "session.h"
 #include "text.h"
 
 static void add_session(struct json_object *o, const char *name)
@@ -35,7 +36,7 @@ static enum MHD_Result answer_background(struct request *r, struct command *c, c
 {
 	struct json_object *o = answer_new();
 	json_object_object_add(o, "processId", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(c->pid));
+	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
 	json_object_object_add(o, "command", text_json(c->text, c->text_size));
 	add_session(o, session);
 	return reply_json(r, 200, o);
@@ -50,6 +51,8 @@ static enum MHD_Result answer_end(struct request *r, struct command *c, const ch
 		if (state == -ETIMEDOUT && client_gone(r->client))
 			return MHD_NO;
 	}
+	if (c->session_lost)
+		return run_session_lost(r, c);
 	struct json_object *out = run_text(c, SPOOL_STDOUT, c->end_size[SPOOL_STDOUT]);
 	struct json_object *err = out ? run_text(c, SPOOL_STDERR, c->end_size[SPOOL_STDERR]) : NULL;
 	if (!err) {
@@ -73,14 +76,10 @@ enum MHD_Result route_execute(struct request *r)
 	spec.timeout_note = true;
 	spec.listed = background;
 	struct command *c;
+	if (!run_place(r, kind, session, !background, &spec, &result))
+		return result;
 	int err = commands_start(r->server->commands, &spec, EXISTS_REPLACE, &c, NULL);
-	if ((err == -ENOENT || err == -ENOTDIR || err == -EACCES) && spec.cwd && kind != SESSION_NONE) {
-		/* A shell that lives on answers a missing directory as a command's failure. */
-		AUTO_BUF words = BUF_INIT;
-		buf_printf(&words, "Failed to change directory to '%s'", spec.cwd);
-		return answer_execute(r, spec.text, spec.size, session, 1, json_object_new_string(""),
-			text_json(words.data ? words.data : "", words.size));
-	}
+	session_put(spec.session);
 	if (err < 0)
 		return run_failed(r, ERR_COMMAND_EXECUTION, "command.execute", &spec, err);
 	result = background ? answer_background(r, c, session) : answer_end(r, c, session);
@@ -103,8 +102,11 @@ enum MHD_Result route_execute_stream(struct request *r)
 	/* A time-out is not part of this route, and every stream is a process of the list. */
 	spec.timeout_ms = -1;
 	spec.listed = true;
+	if (!run_place(r, kind, session, true, &spec, &result))
+		return result;
 	struct command *c;
 	int err = commands_start(r->server->commands, &spec, EXISTS_REPLACE, &c, NULL);
+	session_put(spec.session);
 	if (err < 0)
 		return run_failed(r, ERR_STREAM_START, "command.stream", &spec, err);
 	return reply_command_events(r, c, EVENTS_EXECUTE);

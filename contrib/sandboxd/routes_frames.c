@@ -13,7 +13,9 @@
 #include "cleanup.h"
 #include "common.h"
 #include "frames.h"
+#include "pty.h"
 #include "routes.h"
+#include "session.h"
 #include "text.h"
 
 enum { PIECE = 64 << 10, CANCEL_GRACE_MS = 2000, OUTPUT_MAX = 4 << 20, ID_MAX = 128 };
@@ -45,7 +47,7 @@ static void frame_header(struct buf *out, enum frame_type type, enum spool_view 
 static void frame_started(struct frames *f, struct buf *out)
 {
 	frame_header(out, FRAME_STARTED, SPOOL_BOTH, 4, &f->command->begin_time);
-	buf_u32(out, (uint32_t)f->command->pid);
+	buf_u32(out, (uint32_t)command_pid(f->command));
 	f->begun = true;
 }
 
@@ -55,7 +57,8 @@ static void frame_exit(struct frames *f, struct buf *out)
 	frame_header(out, FRAME_EXIT, SPOOL_BOTH, 8, &c->end_time);
 	buf_u32(out, (uint32_t)c->exit_code);
 	buf_u32(out, (c->timed_out ? FRAME_EXIT_TIMED_OUT : 0u) |
-					 (c->cancelled && !c->timed_out ? FRAME_EXIT_CANCELLED : 0u));
+					 (c->cancelled && !c->timed_out ? FRAME_EXIT_CANCELLED : 0u) |
+					 (c->session_lost ? FRAME_EXIT_SESSION : 0u));
 }
 
 static int frame_data(struct frames *f, struct buf *out)
@@ -159,6 +162,32 @@ static bool split_body(struct request *r, const char **input, size_t *input_size
 	return buf_error(json) == 0;
 }
 
+/* Without a sessionId: none, other than in the API. */
+static bool get_session(struct request *r, struct command_spec *spec, enum MHD_Result *out)
+{
+	enum session_kind kind;
+	const char *name;
+	if (!run_session(r, false, &kind, &name, out))
+		return false;
+	bool beside = json_flag(r->json, "beside", spec->listed) || spec->columns;
+	return run_place(r, name ? kind : SESSION_NONE, name, !beside, spec, out);
+}
+
+static bool get_terminal(struct request *r, struct command_spec *spec, enum MHD_Result *out)
+{
+	struct json_object *v;
+	if (!json_object_object_get_ex(r->json, "terminal", &v) || !v)
+		return true;
+	if (pty_size_of(v, &spec->columns, &spec->rows)) {
+		/* What is typed comes later. */
+		spec->input_size = 0;
+		return true;
+	}
+	*out = reply_error(r, ERR_VALIDATION, NULL, NULL,
+		"terminal is {\"cols\",\"rows\"}, each from 1 to %d", PTY_SIDE_MAX);
+	return false;
+}
+
 enum MHD_Result route_frames_start(struct request *r)
 {
 	enum MHD_Result result;
@@ -185,7 +214,10 @@ enum MHD_Result route_frames_start(struct request *r)
 	if (spec.timeout_ms == 0)
 		spec.timeout_ms = -1;
 	struct command *c;
+	if (!get_terminal(r, &spec, &result) || !get_session(r, &spec, &result))
+		return result;
 	int err = commands_start(r->server->commands, &spec, EXISTS_ATTACH, &c, NULL);
+	session_put(spec.session);
 	if (err < 0)
 		return run_failed(r, ERR_STREAM_START, "command.start", &spec, err);
 	return reply_frames(r, c, 0);
@@ -320,7 +352,7 @@ enum MHD_Result route_frames_get(struct request *r)
 		return no_command(r);
 	struct json_object *o = json_object_new_object();
 	json_object_object_add(o, "id", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(c->pid));
+	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
 	json_object_object_add(o, "command", text_json(c->text, c->text_size));
 	json_object_object_add(o, "cwd", text_json_str(c->cwd));
 	json_object_object_add(o, "env", describe_env(c));

@@ -8,6 +8,7 @@
 
 #include "common.h"
 #include "routes.h"
+#include "session.h"
 #include "text.h"
 
 enum { KILL_GRACE_MS = 5000, KILL_WAIT_MS = 12000 };
@@ -34,7 +35,7 @@ static struct json_object *describe(struct command *c, bool whole)
 {
 	struct json_object *o = json_object_new_object();
 	json_object_object_add(o, "id", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(c->pid));
+	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
 	json_object_object_add(o, "command", text_json(c->text, c->text_size));
 	json_object_object_add(o, "status", json_object_new_string(command_status(c)));
 	json_object_object_add(o, "startTime", text_time(&c->begin_time));
@@ -63,7 +64,10 @@ enum MHD_Result route_process_start(struct request *r)
 	spec.timeout_note = true;
 	spec.listed = true;
 	struct command *c;
+	if (!run_place(r, kind, session, false, &spec, &result))
+		return result;
 	int err = commands_start(r->server->commands, &spec, EXISTS_REPLACE, &c, NULL);
+	session_put(spec.session);
 	if (err == -EBUSY)
 		return reply_error(
 			r, ERR_RESOURCE_BUSY, NULL, "process.start", "Process %s is still running", spec.id);
@@ -71,7 +75,7 @@ enum MHD_Result route_process_start(struct request *r)
 		return run_failed(r, ERR_COMMAND_EXECUTION, "process.start", &spec, err);
 	struct json_object *o = answer_new();
 	json_object_object_add(o, "processId", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(c->pid));
+	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
 	json_object_object_add(o, "command", text_json(c->text, c->text_size));
 	commands_put(c);
 	return reply_json(r, 200, o);

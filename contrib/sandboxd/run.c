@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "common.h"
+#include "environment.h"
+#include "session.h"
 #include "text.h"
 
 static bool is_blank(const char *s)
@@ -19,10 +21,19 @@ bool run_session(struct request *r, bool empty_is_absent, enum session_kind *kin
 	struct json_object *v;
 	*name = NULL;
 	*kind = SESSION_DEFAULT;
-	if (!json_object_object_get_ex(r->json, "sessionId", &v) || !v)
-		return true;
-	const char *s = json_object_is_type(v, json_type_string) ? json_object_get_string(v) : NULL;
-	if (s && !*s && empty_is_absent)
+	bool given = json_object_object_get_ex(r->json, "sessionId", &v) && v;
+	const char *s =
+		given && json_object_is_type(v, json_type_string) ? json_object_get_string(v) : NULL;
+	if (s && strlen(s) != (size_t)json_object_get_string_len(v))
+		s = NULL;
+	/* A bearer token is none: it would become the name of a session, for all to read. */
+	if (empty_is_absent && (!given || (s && !*s))) {
+		s = MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, "X-Session-Id");
+		s = s ? s : request_query(r, "session");
+		s = s ? s : request_query(r, "sessionId");
+		given = s && !is_blank(s);
+	}
+	if (!given)
 		return true;
 	if (!s || is_blank(s)) {
 		*out = reply_error(r, ERR_INTERNAL, NULL, NULL, "Invalid sessionId");
@@ -31,6 +42,44 @@ bool run_session(struct request *r, bool empty_is_absent, enum session_kind *kin
 	*name = s;
 	*kind = strcmp(s, "__DISABLE_SESSION__") == 0 ? SESSION_NONE : SESSION_NAMED;
 	return true;
+}
+
+bool run_place(struct request *r, enum session_kind kind, const char *name, bool in_shell,
+	struct command_spec *spec, enum MHD_Result *out)
+{
+	if (kind == SESSION_NONE)
+		return true;
+	if (in_shell && !environment_names_are_good(spec->env)) {
+		*out = reply_error(r, ERR_COMMAND_EXECUTION, NULL, NULL,
+			"Failed to execute command: env has a name that a shell cannot assign");
+		return false;
+	}
+	const char *id = kind == SESSION_DEFAULT ? SESSION_DEFAULT_ID : name;
+	/* What runs beside the default shell needs none. */
+	int err = 0;
+	if (kind == SESSION_DEFAULT && !in_shell)
+		spec->session = sessions_find(r->server->sessions, id);
+	else
+		err = sessions_open(r->server->sessions, id, &spec->session);
+	if (err < 0) {
+		*out = reply_error(r, ERR_INTERNAL, NULL, NULL, "Session '%s' cannot be created: %s", id,
+			strerrordesc_np(-err));
+		return false;
+	}
+	spec->in_shell = in_shell;
+	return true;
+}
+
+enum MHD_Result run_session_lost(struct request *r, struct command *c)
+{
+	bool deleted = session_is_deleted(c->session);
+	struct json_object *context = json_object_new_object();
+	json_object_object_add(context, "sessionId", text_json_str(session_id(c->session)));
+	json_object_object_add(context, "exitCode", json_object_new_int(c->exit_code));
+	return reply_error(r, deleted ? ERR_SESSION_DESTROYED : ERR_SESSION_TERMINATED, context,
+		"command.execute",
+		deleted ? "Session '%s' was deleted" : "The shell of session '%s' has ended",
+		session_id(c->session));
 }
 
 bool run_spec(

@@ -4,6 +4,7 @@
 #   make run        install what is missing, build, mount a sandbox on ./mnt;  make stop  unmounts
 #   make check      install what tests need, build, run every test
 #   make bench      measure against the bare disk and sshfs
+#   make fuzz       every parser with bytes of chance, FUZZ_TIME=60 seconds each
 #   make lint       formatting and clang-tidy
 #   make asan tsan  the programs under sanitizers; make check SAN=address,undefined tests them
 #   make install    PREFIX=/usr/local, DESTDIR= for packagers;  make uninstall
@@ -51,6 +52,8 @@ ifneq ($(SAN),)
 FS_SRC += tests/lib/san_options.c
 D_SRC += tests/lib/san_options.c
 endif
+PAGES := $(notdir $(wildcard contrib/man/*.[1-8]))
+SHARE = $(PREFIX)/share
 HEADERS := $(wildcard sandboxfs/*.h ctl/*.h contrib/common/*.h contrib/sandboxd/*.h)
 
 all: $(BUILD)/sandboxfs $(BUILD)/sandboxd
@@ -107,9 +110,25 @@ asan:
 tsan:
 	$(MAKE) SAN=thread all unit
 
+# A fuzz target is one program too; its first line is as a unit test's. What it includes a room for stands in that
+# room alone, so that what others would give it may be missing.
+FUZZ_CC ?= clang
+FUZZ_TIME ?= 60
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+fuzz_links = $(shell sed -n '1s|^/\* *links: *\([^*]*\)\*/.*|\1|p' tests/fuzz/$(1).c)
+fuzz-programs: $(FUZZ)
+$(BUILD)/fuzz/%: tests/fuzz/%.c $$(call fuzz_links,$$*) $(HEADERS) tests/fuzz/fuzz.h Makefile
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(ALL_CPPFLAGS) -Icontrib/sandboxd -std=c17 -Wall -Wextra $(WERROR) -g -O1 -fno-pie -no-pie -pthread \
+		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(call pkg_cflags,$(TEST_PKGS)) \
+		-o $@ $(filter %.c,$^) -Wl,--unresolved-symbols=ignore-all $(call pkg_libs,$(TEST_PKGS))
+fuzz: fuzz-programs
+	FUZZ_TIME=$(FUZZ_TIME) BUILD=$(BUILD) tests/fuzz/run
+
 lint: lint-format lint-tidy
 lint-format:
-	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS)
+	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
 lint-tidy:
 	printf '%s\n' $(sort $(FS_SRC) $(D_SRC)) | xargs -n 4 -P "$$(nproc)" sh -c \
 		'$(CLANG_TIDY) --quiet "$$@" -- -std=c17 $(ALL_CPPFLAGS) $(call pkg_cflags,$(TEST_PKGS))' sh
@@ -117,13 +136,22 @@ lint-tidy:
 install: all
 	install -D -m 755 $(BUILD)/sandboxfs $(DESTDIR)$(PREFIX)/bin/sandboxfs
 	install -D -m 755 $(BUILD)/sandboxd $(DESTDIR)$(PREFIX)/bin/sandboxd
+	install -D -m 755 contrib/sbx/sbx $(DESTDIR)$(PREFIX)/bin/sbx
+	install -D -m 755 contrib/sbx/sbx-sh $(DESTDIR)$(PREFIX)/bin/sbx-sh
+	install -D -m 644 contrib/completions/sbx.bash $(DESTDIR)$(SHARE)/bash-completion/completions/sbx
+	install -D -m 644 contrib/completions/_sbx $(DESTDIR)$(SHARE)/zsh/site-functions/_sbx
+	install -D -m 644 contrib/completions/sbx.fish $(DESTDIR)$(SHARE)/fish/vendor_completions.d/sbx.fish
+	for page in $(PAGES); do \
+		install -D -m 644 contrib/man/$$page $(DESTDIR)$(SHARE)/man/man$${page##*.}/$$page || exit 1; done
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/sandboxfs $(DESTDIR)$(PREFIX)/bin/sandboxd
+	cd $(DESTDIR)$(PREFIX)/bin && rm -f sandboxfs sandboxd sbx sbx-sh
+	cd $(DESTDIR)$(SHARE) && rm -f bash-completion/completions/sbx zsh/site-functions/_sbx \
+		fish/vendor_completions.d/sbx.fish $(foreach page,$(PAGES),man/man$(subst .,,$(suffix $(page)))/$(page))
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan lint lint-format lint-tidy install uninstall clean
+.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

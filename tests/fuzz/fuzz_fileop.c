@@ -2,13 +2,8 @@
 /*
  * A libFuzzer target: bytes of chance as batches to the file protocol's server and as replies to its client.
  *
- * The server does what it is told with whatever path it is told, so this runs nowhere but in a root of its own
- * and ends at once where it finds an /etc/passwd:
- *
- *   clang -g -O1 -std=c17 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -Icontrib/common \
- *       tests/fuzz/fuzz_fileop.c contrib/common/buf.c contrib/common/fileop*.c -o build/fuzz_fileop
- *   bwrap --unshare-all --ro-bind /usr /usr --symlink usr/lib /lib --symlink usr/lib64 /lib64 --proc /proc \
- *       --dev /dev --tmpfs /tmp --ro-bind build/fuzz_fileop /fuzz /fuzz -max_total_time=60 -close_fd_mask=0
+ * The server does what it is told with whatever path it is told, so this runs nowhere but in a root of its own (tests/fuzz/run makes one)
+ * and ends at once where it finds an /etc/passwd.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -190,6 +190,22 @@ int ctl_exec_begin(const struct ctl_ref *ref, struct call *c);
 int ctl_show_server(const struct ctl_ref *ref, struct call *c, struct buf *out);
 int ctl_show_stats(const struct ctl_ref *ref, struct call *c, struct buf *out);
 int ctl_show_log(const struct ctl_ref *ref, struct call *c, struct buf *out);
+#define CTL_SERVER_ROWS                                                                            \
+	{.name = "server",                                                                             \
+		.mode = 0444,                                                                              \
+		.kind = CTL_TEXT,                                                                          \
+		.show = ctl_show_server,                                                                   \
+		.grammar =                                                                                 \
+			"R url, kind, version, id-names, then `can NAME` or `cannot NAME SENTENCE` lines"},    \
+		{.name = "stats",                                                                          \
+			.mode = 0444,                                                                          \
+			.kind = CTL_TEXT,                                                                      \
+			.show = ctl_show_stats,                                                                \
+			.grammar = "R NAME NUMBER lines"},                                                     \
+	{                                                                                              \
+		.name = "log", .mode = 0444, .kind = CTL_TEXT, .show = ctl_show_log,                       \
+		.grammar = "R the newest 1000 TIME LEVEL TEXT lines"                                       \
+	}
 extern const struct ctl_dir ctl_single_dir; /* sandbox_dir.c: ctl/ with -o sandbox= */
 
 #endif

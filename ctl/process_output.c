@@ -141,7 +141,7 @@ static ssize_t output_pread(const struct ctl_ref *ref, struct call *c, enum spoo
 
 	if (got > 0)
 		return (ssize_t)got;
-	if (!processes_reachable(ref->sandbox))
+	if (!sandbox_has_server(ref->sandbox))
 		return 0;
 	int err = process_read(ref->sandbox, c, p->id, view, off, n > PAGE_SIZE ? n : PAGE_SIZE, &data);
 	if (err == -ENOENT) { /* a draft, or gone */

@@ -312,7 +312,7 @@ static int port_wait_for(
 		fault_clear(&c->fault);
 		err = watch_pause(c, tries, deadline);
 		if (!err &&
-			(sandbox_replaced_since(ref->sandbox, st.boot) || !processes_reachable(ref->sandbox)))
+			(sandbox_replaced_since(ref->sandbox, st.boot) || !sandbox_has_server(ref->sandbox)))
 			err = wait_gone(c);
 	}
 	json_object_put(o);

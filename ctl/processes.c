@@ -183,24 +183,6 @@ struct process *process_set_get(struct process_set *set, const char *id, bool *m
 
 /* ---- what is known of one ---- */
 
-bool processes_reachable(struct sandbox *sb)
-{
-	struct sandbox_status st;
-	bool ours = strncmp(sandbox_options(sb)->server, "local:", 6) == 0;
-
-	sandbox_get_status(sb, &st);
-	switch (st.state) {
-	case SANDBOX_RUNNING:
-	case SANDBOX_UNREACHABLE:
-	case SANDBOX_REPLACED:
-		return true;
-	case SANDBOX_IN_USE:
-		return false;
-	default: /* a server of somebody else's runs already; ours would be started by the question */
-		return !ours;
-	}
-}
-
 bool process_lost(struct sandbox *sb, struct process *p)
 {
 	char boot[sizeof(p->boot)];
@@ -210,7 +192,7 @@ bool process_lost(struct sandbox *sb, struct process *p)
 	const struct http_target *target = p->target;
 	memcpy(boot, p->boot, sizeof(boot));
 	pthread_mutex_unlock(&p->set->lock);
-	return here && (!processes_reachable(sb) || sandbox_replaced_since(sb, boot) ||
+	return here && (!sandbox_has_server(sb) || sandbox_replaced_since(sb, boot) ||
 					   target != sandbox_target(sb));
 }
 
@@ -218,7 +200,7 @@ int process_look(
 	const struct ctl_ref *ref, struct call *c, struct process *p, struct process_info *out)
 {
 	memset(out, 0, sizeof(*out));
-	if (!processes_reachable(ref->sandbox))
+	if (!sandbox_has_server(ref->sandbox))
 		return -ENOENT;
 	int err = process_get(ref->sandbox, c, p->id, out);
 	if (err)
@@ -323,7 +305,7 @@ static int process_each(
 
 	if (!set)
 		return -ENOMEM;
-	if (processes_reachable(dir->sandbox)) {
+	if (sandbox_has_server(dir->sandbox)) {
 		err = process_list(dir->sandbox, c, names_add, &names);
 		if (err && !process_link_down(err))
 			return err;

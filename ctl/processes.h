@@ -80,8 +80,6 @@ int process_look(
 bool process_lost(struct sandbox *sb, struct process *p);
 /* Does err say that the sandbox could not be asked? */
 bool process_link_down(int err);
-/* Can the sandbox be asked without starting it? */
-bool processes_reachable(struct sandbox *sb);
 
 /* Starts it with its settings and this command (NULL: the one it had). EBUSY while it runs. */
 int process_begin(

@@ -167,6 +167,11 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_ports_dir,                                                                 \
 			.grammar = "PORT: write [NAME] exposes it, read gives its URL, rm -f takes it back"},  \
+		{.name = "ws",                                                                             \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_ws_dir,                                                                    \
+			.grammar = "WebSockets: PORT, or mkdir NAME and write its ctl"},                       \
 		{.name = "git",                                                                            \
 			.mode = 0666,                                                                          \
 			.kind = CTL_CALL,                                                                      \
@@ -202,24 +207,7 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 
 static const struct ctl_row sandbox_rows[] = {SANDBOX_ROWS, {.name = NULL}};
 
-static const struct ctl_row single_rows[] = {SANDBOX_ROWS,
-	{.name = "server",
-		.mode = 0444,
-		.kind = CTL_TEXT,
-		.show = ctl_show_server,
-		.grammar =
-			"R url, kind, version, id-names, then `can NAME` or `cannot NAME SENTENCE` lines"},
-	{.name = "stats",
-		.mode = 0444,
-		.kind = CTL_TEXT,
-		.show = ctl_show_stats,
-		.grammar = "R NAME NUMBER lines"},
-	{.name = "log",
-		.mode = 0444,
-		.kind = CTL_TEXT,
-		.show = ctl_show_log,
-		.grammar = "R the newest 1000 TIME LEVEL TEXT lines"},
-	{.name = NULL}};
+static const struct ctl_row single_rows[] = {SANDBOX_ROWS, CTL_SERVER_ROWS, {.name = NULL}};
 
 const struct ctl_dir ctl_sandbox_dir = {
 	.help = "One sandbox. R what a read gives, W what a write takes, RW both in one opening.",

@@ -92,22 +92,7 @@ static const struct ctl_verb server_verbs[] = {
 };
 
 static const struct ctl_row server_rows[] = {
-	{.name = "server",
-		.mode = 0444,
-		.kind = CTL_TEXT,
-		.show = ctl_show_server,
-		.grammar =
-			"R url, kind, version, id-names, then `can NAME` or `cannot NAME SENTENCE` lines"},
-	{.name = "stats",
-		.mode = 0444,
-		.kind = CTL_TEXT,
-		.show = ctl_show_stats,
-		.grammar = "R NAME NUMBER lines"},
-	{.name = "log",
-		.mode = 0444,
-		.kind = CTL_TEXT,
-		.show = ctl_show_log,
-		.grammar = "R the newest 1000 TIME LEVEL TEXT lines"},
+	CTL_SERVER_ROWS,
 	{.name = "error",
 		.mode = 0444,
 		.kind = CTL_TEXT,

@@ -122,20 +122,10 @@ static unsigned bucket_of(const char *path)
 	return h % BUCKETS;
 }
 
-/* A reference, unless its last one is just going: then it is not to be found any more. */
-static bool node_revive(struct ctl_node *n)
-{
-	uint64_t refs = atomic_load(&n->node.refs);
-	while (refs)
-		if (atomic_compare_exchange_weak(&n->node.refs, &refs, refs + 1))
-			return true;
-	return false;
-}
-
 static struct ctl_node *find_locked(struct ctl_tree *t, const char *path, const void *object)
 {
 	for (struct ctl_node *n = t->kept[bucket_of(path)]; n; n = n->next)
-		if (n->ref.object == object && strcmp(n->path, path) == 0 && node_revive(n))
+		if (n->ref.object == object && strcmp(n->path, path) == 0 && node_tryget(&n->node))
 			return n;
 	return NULL;
 }

@@ -189,6 +189,7 @@ const struct driver_ops container_driver = {
 	.kind = "container",
 	.id_names = "^default$",
 	.many = false,
+	.starts = false,
 	.open = container_open,
 	.close = container_close,
 	.list = container_list,

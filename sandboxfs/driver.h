@@ -24,6 +24,7 @@ struct driver_ops {
 	const char *kind;     /* "local", "container" */
 	const char *id_names; /* POSIX extended expression of the names it carries */
 	bool many;            /* mkdir and rmdir make sense */
+	bool starts;          /* its servers run from start to stop; else somebody else's run already */
 
 	/* 0 and *state new. options are borrowed for the life of state. */
 	int (*open)(const struct options *o, struct call *c, void **state);

@@ -387,6 +387,23 @@ void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out)
 	sandbox_describe_status(sb, out, &detail);
 }
 
+bool sandbox_has_server(struct sandbox *sb)
+{
+	struct sandbox_status st;
+
+	sandbox_get_status(sb, &st);
+	switch (st.state) {
+	case SANDBOX_RUNNING:
+	case SANDBOX_UNREACHABLE:
+	case SANDBOX_REPLACED:
+		return true;
+	case SANDBOX_IN_USE:
+		return false;
+	default:
+		return !sb->server->driver->starts;
+	}
+}
+
 void sandbox_note_fault(struct sandbox *sb, const struct fault *f)
 {
 	AUTO_UNLOCK(&sb->lock);

@@ -117,6 +117,8 @@ struct sandbox_status {
 void sandbox_get_status(struct sandbox *sb, struct sandbox_status *out);
 /* The same, and into detail a sentence on the state, e.g. pid and path of who uses it; may stay empty. */
 void sandbox_describe_status(struct sandbox *sb, struct sandbox_status *out, struct buf *detail);
+/* Is there a server that could be asked, without starting one? Of one that this mount would start: has it been? Asks nobody. */
+bool sandbox_has_server(struct sandbox *sb);
 /* True if the server at the other end is known to be another than when boot was noted (hex from sandbox_get_status). */
 bool sandbox_replaced_since(struct sandbox *sb, const char *boot);
 

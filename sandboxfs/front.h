@@ -4,7 +4,7 @@
  * Owns the fuse_session, the threads that read requests (each handler runs on
  * the thread that read its request; before it starts, another thread reads on), the table of
  * ops in progress and the interrupt thread. The only files that include FUSE's headers are
- * fuse.c, loop.c, op.c and mount.c.
+ * front.c, fuse.c, fuse_dir.c, loop.c, op.c and mount.c.
  */
 #ifndef SBX_FRONT_H
 #define SBX_FRONT_H

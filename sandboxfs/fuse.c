@@ -1,11 +1,9 @@
 /*
- * FUSE requests to node operations and back. See front.h.
+ * FUSE requests to node operations and back. See front_impl.h.
  *
  * Every handler has the same shape: make an op, call the node's operation, answer once, here,
- * where the sign of the error changes. What the kernel calls a nodeid is the address of the node
- * (1 is the root): it lives as long as the kernel holds a lookup on it.
- *
- * A directory listing is made in a buffer of the size the kernel asked for: node_filler.
+ * where the sign of the error changes. What an answer hands to the kernel (a lookup, an open file) is taken back if the
+ * answer does not arrive.
  */
 #include <errno.h>
 #include <linux/fuse.h>
@@ -13,54 +11,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
-#include "op_impl.h"
+#include "front_impl.h"
 
-enum { MAX_THREADS = 8192, MAX_WRITE = 1 << 20, MAX_BACKGROUND = 128 };
-
-struct front {
-	struct fuse_session *se;
-	struct node *root;
-	struct op_table *ops;
-	struct loop *loop;
-};
-
-struct op_table *front_ops(struct front *f)
-{
-	return f->ops;
-}
-
-static struct front *front_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
-static struct node *node_of(fuse_req_t req, fuse_ino_t ino)
-{
-	return ino == FUSE_ROOT_ID ? front_of(req)->root : (struct node *)(uintptr_t)ino;
-}
-
-static fuse_ino_t ino_of(struct front *f, const struct node *n)
-{
-	return n == f->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)n;
-}
-
-static void *file_of(struct fuse_file_info *fi)
-{
-	return fi ? (void *)(uintptr_t)fi->fh : NULL;
-}
+enum { MAX_WRITE = 1 << 20, MAX_BACKGROUND = 128 };
 
 /* --- answers --- */
 
-static void answer(struct op *op, int err)
+void front_answer(struct op *op, int err)
 {
 	if (err != OP_REPLIED)
 		op_reply_err(op, err > 0 ? 0 : err);
 }
 
-static struct fuse_entry_param entry_param(struct front *f, const struct node_entry *e)
+struct fuse_entry_param front_entry(const struct front *f, const struct node_entry *e)
 {
-	struct fuse_entry_param p = {.ino = ino_of(f, e->node),
+	struct fuse_entry_param p = {.ino = front_ino(f, e->node),
 		.generation = e->node->id,
 		.attr = e->attr,
 		.attr_timeout = e->attr_timeout,
@@ -79,7 +44,7 @@ static void answer_entry(struct op *op, int err, struct node_entry *e)
 		op_reply_err(op, err);
 		return;
 	}
-	struct fuse_entry_param p = entry_param(f, e);
+	struct fuse_entry_param p = front_entry(f, e);
 	node_hand_out(e->node);
 	/* The request may have been given up meanwhile: then the kernel keeps no reference. */
 	if (fuse_reply_entry(op_finish(op), &p) < 0)
@@ -112,7 +77,7 @@ static struct fuse_open_out open_out(const struct node_open *o)
 	return out;
 }
 
-static struct op *begin(fuse_req_t req, const struct node *n)
+struct op *front_begin(fuse_req_t req, const struct node *n)
 {
 	struct front *f = front_of(req);
 
@@ -123,8 +88,8 @@ static struct op *begin(fuse_req_t req, const struct node *n)
 
 static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent);
+	struct op *op = front_begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -134,7 +99,7 @@ static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void do_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
 	if (ino != FUSE_ROOT_ID)
-		node_forget(node_of(req, ino), count);
+		node_forget(front_node(req, ino), count);
 	fuse_reply_none(req);
 }
 
@@ -142,14 +107,14 @@ static void do_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 {
 	for (size_t i = 0; i < count; i++)
 		if (forgets[i].ino != FUSE_ROOT_ID)
-			node_forget(node_of(req, forgets[i].ino), forgets[i].nlookup);
+			node_forget(front_node(req, forgets[i].ino), forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 
 static void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	struct stat st = {.st_mode = 0};
 	double timeout = 0;
 
@@ -157,15 +122,15 @@ static void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 	if (!op)
 		return;
-	err = n->ops->getattr ? n->ops->getattr(n, op, file_of(fi), &st, &timeout) : -ENOTSUP;
+	err = n->ops->getattr ? n->ops->getattr(n, op, front_file(fi), &st, &timeout) : -ENOTSUP;
 	answer_attr(op, err, &st, timeout);
 }
 
 static void do_setattr(
 	fuse_req_t req, fuse_ino_t ino, struct stat *attr, int valid, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	struct stat st = {.st_mode = 0};
 	double timeout = 0;
 
@@ -173,15 +138,15 @@ static void do_setattr(
 
 	if (!op)
 		return;
-	err = n->ops->setattr ? n->ops->setattr(n, op, file_of(fi), attr, valid, &st, &timeout)
+	err = n->ops->setattr ? n->ops->setattr(n, op, front_file(fi), attr, valid, &st, &timeout)
 						  : -ENOTSUP;
 	answer_attr(op, err, &st, timeout);
 }
 
 static void do_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	char *text = NULL;
 	int err;
 
@@ -189,7 +154,7 @@ static void do_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	err = n->ops->readlink ? n->ops->readlink(n, op, &text) : -EINVAL;
 	if (err)
-		answer(op, err);
+		front_answer(op, err);
 	else
 		fuse_reply_readlink(op_finish(op), text);
 	free(text);
@@ -197,8 +162,8 @@ static void do_readlink(fuse_req_t req, fuse_ino_t ino)
 
 static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent);
+	struct op *op = front_begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -208,8 +173,8 @@ static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent);
+	struct op *op = front_begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -218,8 +183,8 @@ static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void do_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, const char *name)
 {
-	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent);
+	struct op *op = front_begin(req, dir);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
@@ -229,45 +194,46 @@ static void do_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, cons
 
 static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	struct node_entry e = {.node = NULL};
 
 	if (op)
 		answer_entry(op,
-			n->ops->link ? n->ops->link(n, op, node_of(req, newparent), newname, &e) : -EPERM, &e);
+			n->ops->link ? n->ops->link(n, op, front_node(req, newparent), newname, &e) : -EPERM,
+			&e);
 }
 
 static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent);
+	struct op *op = front_begin(req, dir);
 
 	if (op)
-		answer(op, dir->ops->unlink ? dir->ops->unlink(dir, op, name) : -EPERM);
+		front_answer(op, dir->ops->unlink ? dir->ops->unlink(dir, op, name) : -EPERM);
 }
 
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent);
+	struct op *op = front_begin(req, dir);
 
 	if (op)
-		answer(op, dir->ops->rmdir ? dir->ops->rmdir(dir, op, name) : -EPERM);
+		front_answer(op, dir->ops->rmdir ? dir->ops->rmdir(dir, op, name) : -EPERM);
 }
 
 static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
 	const char *newname, unsigned flags)
 {
-	struct node *dir = node_of(req, parent), *newdir = node_of(req, newparent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent), *newdir = front_node(req, newparent);
+	struct op *op = front_begin(req, dir);
 
 	if (!op)
 		return;
 	if (dir->ops != newdir->ops)
-		answer(op, -EXDEV);
+		front_answer(op, -EXDEV);
 	else
-		answer(op,
+		front_answer(op,
 			dir->ops->rename ? dir->ops->rename(dir, op, name, newdir, newname, flags) : -EPERM);
 }
 
@@ -276,8 +242,8 @@ static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 static void do_create(
 	fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
-	struct node *dir = node_of(req, parent);
-	struct op *op = begin(req, dir);
+	struct node *dir = front_node(req, parent);
+	struct op *op = front_begin(req, dir);
 	struct node_entry e = {.node = NULL};
 	struct node_open o = {.flags = fi->flags};
 	struct front *f;
@@ -288,10 +254,10 @@ static void do_create(
 	f = op->front;
 	err = dir->ops->create ? dir->ops->create(dir, op, name, mode, &e, &o) : -EACCES;
 	if (err) {
-		answer(op, err);
+		front_answer(op, err);
 		return;
 	}
-	struct fuse_entry_param p = entry_param(f, &e);
+	struct fuse_entry_param p = front_entry(f, &e);
 	struct fuse_open_out out = open_out(&o);
 	struct node *n = e.node;
 
@@ -310,8 +276,8 @@ static void do_create(
 
 static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	struct node_open o = {.flags = fi->flags};
 	int err;
 
@@ -319,7 +285,7 @@ static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	err = n->ops->open ? n->ops->open(n, op, &o) : -EACCES;
 	if (err) {
-		answer(op, err);
+		front_answer(op, err);
 		return;
 	}
 	struct fuse_open_out out = open_out(&o);
@@ -330,81 +296,90 @@ static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void do_read(
 	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 
 	if (op)
-		answer(op, n->ops->read ? n->ops->read(n, op, file_of(fi), size, off) : -EACCES);
+		front_answer(op, n->ops->read ? n->ops->read(n, op, front_file(fi), size, off) : -EACCES);
 }
 
 static void do_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t off,
 	struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	size_t done = size;
 	int err;
 
 	if (!op)
 		return;
-	err = n->ops->write ? n->ops->write(n, op, file_of(fi), p, size, off, &done) : -EACCES;
+	err = n->ops->write ? n->ops->write(n, op, front_file(fi), p, size, off, &done) : -EACCES;
 	if (err)
-		answer(op, err);
+		front_answer(op, err);
 	else
 		op_reply_write(op, done);
 }
 
 static void do_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 
 	if (op)
-		answer(op, n->ops->flush ? n->ops->flush(n, op, file_of(fi)) : 0);
+		front_answer(op, n->ops->flush ? n->ops->flush(n, op, front_file(fi)) : 0);
+}
+
+void front_release(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi,
+	int (*release)(struct node *n, struct op *op, void *file))
+{
+	struct node *n = node_get(front_node(req, ino)); /* after the answer the kernel may forget it */
+	struct op *op = front_begin(req, n);
+	int err = release ? release(n, op, front_file(fi)) : 0;
+
+	if (op)
+		front_answer(op, err);
+	node_put(n);
 }
 
 static void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
-
-	if (op)
-		answer(op, n->ops->release ? n->ops->release(n, op, file_of(fi)) : 0);
+	front_release(req, ino, fi, front_node(req, ino)->ops->release);
 }
 
 static void do_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 
 	if (op)
-		answer(op, n->ops->fsync ? n->ops->fsync(n, op, file_of(fi), datasync) : 0);
+		front_answer(op, n->ops->fsync ? n->ops->fsync(n, op, front_file(fi), datasync) : 0);
 }
 
 static void do_fallocate(
 	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 
 	if (op)
-		answer(op,
-			n->ops->fallocate ? n->ops->fallocate(n, op, file_of(fi), mode, off, len) : -ENOTSUP);
+		front_answer(op, n->ops->fallocate
+							 ? n->ops->fallocate(n, op, front_file(fi), mode, off, len)
+							 : -ENOTSUP);
 }
 
 static void do_lseek(
 	fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	off_t out = 0;
 	int err;
 
 	if (!op)
 		return;
-	err = n->ops->lseek ? n->ops->lseek(n, op, file_of(fi), off, whence, &out) : -EINVAL;
+	err = n->ops->lseek ? n->ops->lseek(n, op, front_file(fi), off, whence, &out) : -EINVAL;
 	if (err)
-		answer(op, err);
+		front_answer(op, err);
 	else
 		fuse_reply_lseek(op_finish(op), out);
 }
@@ -412,8 +387,8 @@ static void do_lseek(
 static void do_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_file_info *fi,
 	fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
-	struct node *in = node_of(req, ino), *out = node_of(req, ino_out);
-	struct op *op = begin(req, in);
+	struct node *in = front_node(req, ino), *out = front_node(req, ino_out);
+	struct op *op = front_begin(req, in);
 	size_t done = 0;
 	int err;
 
@@ -424,11 +399,11 @@ static void do_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct
 	else if (in->ops != out->ops)
 		err = -EXDEV;
 	else
-		err = in->ops->copy_range ? in->ops->copy_range(in, op, file_of(fi), off, out,
-										file_of(fi_out), off_out, len, &done)
+		err = in->ops->copy_range ? in->ops->copy_range(in, op, front_file(fi), off, out,
+										front_file(fi_out), off_out, len, &done)
 								  : -EOPNOTSUPP;
 	if (err)
-		answer(op, err);
+		front_answer(op, err);
 	else
 		op_reply_write(op, done);
 }
@@ -436,8 +411,8 @@ static void do_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct
 static void do_poll(
 	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	unsigned revents = 0;
 	int err;
 
@@ -453,121 +428,17 @@ static void do_poll(
 		fuse_reply_poll(op_finish(op), POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM);
 		return;
 	}
-	err = n->ops->poll(n, op, file_of(fi), (struct op_poll *)ph, &revents);
+	err = n->ops->poll(n, op, front_file(fi), (struct op_poll *)ph, &revents);
 	if (err)
-		answer(op, err);
+		front_answer(op, err);
 	else
 		fuse_reply_poll(op_finish(op), revents);
 }
 
-/* --- directories --- */
-
-struct node_filler {
-	fuse_req_t req;
-	struct front *front;
-	char *data;
-	size_t size, used;
-	bool plus;
-};
-
-bool node_filler_plus(const struct node_filler *f)
-{
-	return f->plus;
-}
-
-bool node_filler_add(struct node_filler *f, const char *name, const struct stat *st,
-	const struct node_entry *e, off_t next)
-{
-	char *to = f->data + f->used;
-	size_t left = f->size - f->used, n;
-
-	if (f->plus) {
-		struct fuse_entry_param p = {.ino = 0};
-		if (e)
-			p = entry_param(f->front, e);
-		else
-			p.attr = *st;
-		n = fuse_add_direntry_plus(f->req, to, left, name, &p, next);
-	} else {
-		n = fuse_add_direntry(f->req, to, left, name, e ? &e->attr : st, next);
-	}
-	if (n > left)
-		return false;
-	if (e && f->plus)
-		node_hand_out(e->node);
-	else if (e)
-		node_put(e->node);
-	f->used += n;
-	return true;
-}
-
-static void do_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
-	struct node_open o = {.flags = fi->flags};
-	int err;
-
-	if (!op)
-		return;
-	err = n->ops->opendir ? n->ops->opendir(n, op, &o) : 0;
-	if (err) {
-		answer(op, err);
-		return;
-	}
-	fi->fh = (uintptr_t)o.file;
-	if (fuse_reply_open(op_finish(op), fi) < 0 && n->ops->releasedir)
-		n->ops->releasedir(n, NULL, o.file);
-}
-
-static void list(
-	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
-{
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
-	struct node_filler f = {.req = req, .size = size, .plus = plus};
-	int err;
-
-	if (!op)
-		return;
-	f.front = op->front;
-	f.data = malloc(size);
-	if (!f.data)
-		err = -ENOMEM;
-	else
-		err = n->ops->readdir ? n->ops->readdir(n, op, file_of(fi), off, &f) : -ENOTDIR;
-	if (err)
-		answer(op, err);
-	else
-		op_reply_data(op, f.data, f.used);
-	free(f.data);
-}
-
-static void do_readdir(
-	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
-{
-	list(req, ino, size, off, fi, false);
-}
-
-static void do_readdirplus(
-	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
-{
-	list(req, ino, size, off, fi, true);
-}
-
-static void do_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
-
-	if (op)
-		answer(op, n->ops->releasedir ? n->ops->releasedir(n, op, file_of(fi)) : 0);
-}
-
 static void do_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	struct statvfs st = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
 	int err;
 
@@ -575,7 +446,7 @@ static void do_statfs(fuse_req_t req, fuse_ino_t ino)
 		return;
 	err = n->ops->statfs ? n->ops->statfs(n, op, &st) : 0;
 	if (err)
-		answer(op, err);
+		front_answer(op, err);
 	else
 		fuse_reply_statfs(op_finish(op), &st);
 }
@@ -586,7 +457,7 @@ static void do_statfs(fuse_req_t req, fuse_ino_t ino)
 static void answer_xattr(struct op *op, int err, void *value, size_t n, size_t size)
 {
 	if (err)
-		answer(op, err);
+		front_answer(op, err);
 	else if (!size)
 		fuse_reply_xattr(op_finish(op), n);
 	else if (n > size)
@@ -598,8 +469,8 @@ static void answer_xattr(struct op *op, int err, void *value, size_t n, size_t s
 
 static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	void *value = NULL;
 	size_t len = 0;
 
@@ -613,8 +484,8 @@ static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 
 static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 	void *names = NULL;
 	size_t len = 0;
 
@@ -629,23 +500,24 @@ static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 static void do_setxattr(
 	fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 
 	if (op)
-		answer(op, n->ops->setxattr ? n->ops->setxattr(n, op, name, value, size, flags) : -ENOTSUP);
+		front_answer(
+			op, n->ops->setxattr ? n->ops->setxattr(n, op, name, value, size, flags) : -ENOTSUP);
 }
 
 static void do_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	struct node *n = node_of(req, ino);
-	struct op *op = begin(req, n);
+	struct node *n = front_node(req, ino);
+	struct op *op = front_begin(req, n);
 
 	if (op)
-		answer(op, n->ops->removexattr ? n->ops->removexattr(n, op, name) : -ENOTSUP);
+		front_answer(op, n->ops->removexattr ? n->ops->removexattr(n, op, name) : -ENOTSUP);
 }
 
-/* --- the session --- */
+/* --- the table --- */
 
 static void do_init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -669,7 +541,7 @@ static void do_init(void *userdata, struct fuse_conn_info *conn)
 	conn->time_gran = 1;
 }
 
-static const struct fuse_lowlevel_ops lowlevel_ops = {
+const struct fuse_lowlevel_ops front_requests = {
 	.init = do_init,
 	.lookup = do_lookup,
 	.forget = do_forget,
@@ -695,92 +567,13 @@ static const struct fuse_lowlevel_ops lowlevel_ops = {
 	.lseek = do_lseek,
 	.copy_file_range = do_copy_file_range,
 	.poll = do_poll,
-	.opendir = do_opendir,
-	.readdir = do_readdir,
-	.readdirplus = do_readdirplus,
-	.releasedir = do_releasedir,
+	.opendir = front_opendir,
+	.readdir = front_readdir,
+	.readdirplus = front_readdirplus,
+	.releasedir = front_releasedir,
 	.statfs = do_statfs,
 	.getxattr = do_getxattr,
 	.listxattr = do_listxattr,
 	.setxattr = do_setxattr,
 	.removexattr = do_removexattr,
 };
-
-int front_new(struct node *root, struct front **out)
-{
-	struct front *f = calloc(1, sizeof *f);
-	int err;
-
-	if (!f)
-		return -ENOMEM;
-	f->root = root;
-	err = op_table_new(&f->ops);
-	if (err) {
-		free(f);
-		return err;
-	}
-	*out = f;
-	return 0;
-}
-
-int front_mount(struct front *f, struct fuse_args *args, const char *mountpoint)
-{
-	f->se = fuse_session_new(args, &lowlevel_ops, sizeof lowlevel_ops, f);
-	if (!f->se)
-		return -EINVAL;
-	if (fuse_session_mount(f->se, mountpoint) < 0)
-		return -EIO;
-	return loop_new(f->se, MAX_THREADS, &f->loop);
-}
-
-static void cancel_all(void *arg)
-{
-	struct front *f = arg;
-
-	op_table_cancel_all(f->ops);
-}
-
-int front_serve(struct front *f)
-{
-	return loop_run(f->loop, cancel_all, f);
-}
-
-void front_stop(struct front *f)
-{
-	loop_stop(f->loop);
-}
-
-struct fuse_session *front_session(struct front *f)
-{
-	return f->se;
-}
-
-void front_counts(struct front *f, uint64_t *requests, uint64_t *active, uint64_t *threads)
-{
-	*active = op_table_active(f->ops, requests);
-	*threads = f->loop ? loop_threads(f->loop) : 0;
-}
-
-void front_forget_inode(struct front *f, struct node *n, bool data)
-{
-	/* ENOENT: the kernel does not know it any more. Nothing else can be done about a failure. */
-	(void)fuse_lowlevel_notify_inval_inode(f->se, ino_of(f, n), data ? 0 : -1, 0);
-}
-
-void front_forget_entry(struct front *f, struct node *dir, const char *name)
-{
-	(void)fuse_lowlevel_notify_inval_entry(f->se, ino_of(f, dir), name, strlen(name));
-}
-
-void front_free(struct front *f)
-{
-	if (!f)
-		return;
-	loop_free(f->loop);
-	if (f->se)
-		fuse_session_destroy(f->se);
-	op_table_free(f->ops);
-	node_forget_all();
-	node_put(f->root);
-	free(f);
-}

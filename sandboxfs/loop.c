@@ -100,7 +100,7 @@ static bool note_handled(struct loop *l)
 
 static void note_end(struct loop *l, int err)
 {
-	fuse_session_exit(l->se);
+	/* Not fuse_session_exit: with it libfuse drops a request that a thread has just read, and its caller waits for ever. */
 	pthread_mutex_lock(&l->lock);
 	if (!l->ended) {
 		l->ended = true;

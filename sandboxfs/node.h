@@ -1,6 +1,6 @@
 /*
  * A node: what the kernel knows by a number. The workspace and the control tree are two
- * kinds of node with the same operations; the front (fuse.c) calls through node_ops and knows neither.
+ * kinds of node with the same operations; the front calls through node_ops and knows neither.
  *
  * Owns the reference counts and the map between numbers and nodes.
  * Handlers run on threads of their own and may block (their call can be cancelled). They return 0 or a count, or a

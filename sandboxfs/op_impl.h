@@ -1,5 +1,5 @@
 /*
- * Inside of struct op, for the files of the front alone (fuse.c, op.c, loop.c).
+ * Inside of struct op, for the files of the front alone (front*.c, fuse*.c, op.c, loop.c).
  */
 #ifndef SBX_OP_IMPL_H
 #define SBX_OP_IMPL_H

@@ -206,3 +206,27 @@ back_again() {
 	kill -CONT "$server"
 	wait_until 15 grep -qx running "$C/processes/p/status"
 }
+
+# What tells the kernel to drop pages waits for them to be written, and who answers that writing may be the program that ends.
+@test "a program with a mapped file that it keeps changing does not keep a signalled mount from ending" {
+	start -o timeout=$limit
+	local pid
+	pid=$(fs_pid)
+	/usr/bin/python3 - "$W/f" "$T/ready" <<-'E' 3>&- 2>/dev/null &
+		import mmap, os, sys, time
+		fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
+		os.ftruncate(fd, 1 << 20)
+		m = mmap.mmap(fd, 1 << 20)
+		open(sys.argv[2], "w").close()
+		end = time.monotonic() + 60
+		while time.monotonic() < end:
+		    for i in range(0, 1 << 20, 4096):
+		        m[i] = (m[i] + 1) & 255
+	E
+	local writer=$!
+	wait_until 10 test -e "$T/ready"
+	kill -TERM "$pid"
+	wait_until 20 gone "$pid"
+	kill -9 $writer 2>/dev/null || :
+	wait_until 10 gone $writer
+}

@@ -288,6 +288,14 @@ int websocket_send(
 	return 0;
 }
 
+bool websocket_writable(struct websocket *w)
+{
+	AUTO_UNLOCK(&w->set->lock);
+
+	return w->state != WEBSOCKET_OPEN ||
+		   wslay_event_get_queued_msg_length(w->frames) < WEBSOCKET_QUEUE / 2;
+}
+
 void websocket_resume(struct websocket *w)
 {
 	AUTO_UNLOCK(&w->set->lock);
@@ -311,7 +319,7 @@ int websocket_close(struct websocket *w, struct call *c, uint16_t code)
 		websocket_set_wake(w->set);
 		websocket_tell_waiters(w);
 	}
-	while (!err && w->state != WEBSOCKET_ENDED)
+	while (c && !err && w->state != WEBSOCKET_ENDED)
 		err = wait_for_change(w, c, -1);
 	return err;
 }

@@ -59,6 +59,8 @@ struct websocket_events {
 	bool (*room)(void *arg);
 	/* The next bytes of a message; n may be 0. last: the message ends with them. */
 	void (*data)(void *arg, bool text, const void *p, size_t n, bool last);
+	/* More may be sent without waiting than before. NULL: nobody wants to know */
+	void (*sent)(void *arg);
 	/* The last event. */
 	void (*end)(void *arg, const struct websocket_end *end);
 };
@@ -78,9 +80,14 @@ const char *websocket_protocol(const struct websocket *w);
 /* Sends one message; waits while the queue is full (wait false: -EAGAIN). -EPIPE: it is closed or closing. */
 int websocket_send(
 	struct websocket *w, struct call *c, bool text, const void *p, size_t n, bool wait);
+/* Would a message be taken without waiting, or refused? */
+bool websocket_writable(struct websocket *w);
 /* There is room again. */
 void websocket_resume(struct websocket *w);
-/* Closes it after what was sent before; waits for its end. 0, also if it has ended; -EINTR: it will end all the same. */
+/*
+ * Closes it after what was sent before; waits for its end (c NULL: does not). 0, also if it has ended; -EINTR: it will end all the
+ * same.
+ */
 int websocket_close(struct websocket *w, struct call *c, uint16_t code);
 /* When it returns no event runs or will run. The connection is closed in the background, after what was sent before. Idempotent. */
 void websocket_leave(struct websocket *w);

@@ -113,8 +113,9 @@ void websocket_finish(struct websocket *w, int err, const char *why)
 		uint16_t code = wslay_event_get_status_code_received(w->frames);
 		end.code = code && code != WEBSOCKET_ABNORMAL ? code : WEBSOCKET_NO_CODE;
 		end.err = 0;
-		if (w->why)
-			end.reason = w->why;
+		end.reason = w->why ? w->why : "";
+	} else if (err == -EPROTO && w->frames) {
+		end.code = wslay_event_get_status_code_sent(w->frames);
 	}
 	w->state = WEBSOCKET_ENDED;
 	w->deadline = -1;
@@ -273,6 +274,8 @@ static void move(struct websocket *w)
 		if (w->state == WEBSOCKET_CLOSING)
 			w->deadline = call_now_ms() + WEBSOCKET_CLOSE_MS;
 		websocket_tell_waiters(w);
+		if (!w->left && w->ev.sent)
+			w->ev.sent(w->arg);
 	}
 }
 

@@ -167,6 +167,8 @@ void ctl_help(const struct ctl_dir *d, struct buf *out)
 			buf_printf(&name, "NAME/%s", sub->name);
 			help_line(buf_error(&name) ? sub->name : name.data, sub->grammar, out);
 		}
+		if (d->set->also)
+			help_line(d->set->also->row->name, d->set->also->row->grammar, out);
 	}
 	help_line("help", ctl_help_row.grammar, out);
 }

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "changes.h"
 #include "checks.h"
 #include "cleanup.h"
 #include "commands.h"
@@ -169,6 +170,8 @@ static int prepare(struct server *server, const struct settings *s, char **works
 	if (!err)
 		err = checks_new(server, &server->checks);
 	if (!err)
+		err = changes_new(server->workspace, &server->changes);
+	if (!err)
 		err = commands_new(server, &server->commands);
 	if (!err)
 		err = sessions_new(server, &server->sessions);
@@ -198,6 +201,7 @@ static void finish(struct server *server, struct MHD_Daemon *daemon)
 	commands_free(server->commands);
 	sessions_free(server->sessions);
 	checks_free(server->checks);
+	changes_free(server->changes);
 	fileop_server_free(server->files);
 	close(server->stop_fd);
 	pthread_cond_destroy(&server->requests_over);

@@ -68,6 +68,10 @@ static const struct route table[] = {
 	{"DELETE", "/api/process/*", route_process_kill},
 	{"GET", "/api/process/*/logs", route_process_logs},
 	{"GET", "/api/process/*/stream", route_process_stream},
+	{"GET", "/api/sandboxfs/archive", route_archive_get},
+	{"PUT", "/api/sandboxfs/archive", route_archive_put},
+	{"POST", "/api/backup/create", route_backup_create},
+	{"POST", "/api/backup/restore", route_backup_restore},
 	{"GET", "/api/interpreter/health", route_interpreter_health},
 	{"POST", "/api/contexts", route_context_create},
 	{"GET", "/api/contexts", route_context_list},
@@ -84,6 +88,7 @@ static const struct route table[] = {
 	{"POST", "/api/sandboxfs/session/signal", route_session_signal},
 	{"POST", "/api/sandboxfs/batch", route_batch},
 	{"GET", "/api/sandboxfs/relay/*", route_relay},
+	{"POST", "/api/sandboxfs/changes", route_changes},
 	{"POST", "/api/sandboxfs/commands", route_frames_start},
 	{"POST", "/api/sandboxfs/commands/*/attach", route_frames_attach},
 	{"POST", "/api/sandboxfs/commands/*/signal", route_frames_signal},
@@ -91,6 +96,11 @@ static const struct route table[] = {
 	{"GET", "/api/sandboxfs/commands/*", route_frames_get},
 	{"DELETE", "/api/sandboxfs/commands/*", route_frames_forget},
 };
+
+route_body_handler *route_body(const struct route *route)
+{
+	return route && route->handle == route_archive_put ? body_archive_put : NULL;
+}
 
 /* Does path match, and where is its variable part? */
 static bool path_matches(const char *pattern, const char *path, const char **part, size_t *n)

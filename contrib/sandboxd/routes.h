@@ -13,6 +13,11 @@ struct route {
 	enum MHD_Result (*handle)(struct request *r);
 };
 
+/* Takes a part of a body that is not kept in memory. */
+typedef enum MHD_Result route_body_handler(struct request *r, const char *data, size_t n);
+/* NULL: the body is collected, and the route sees it whole. route may be NULL. */
+route_body_handler *route_body(const struct route *route);
+
 /* The row, and a new string in *id if it has a variable part; NULL: there is none. */
 const struct route *route_find(const char *method, const char *path, char **id);
 
@@ -47,6 +52,8 @@ enum MHD_Result route_relay(struct request *r);
 /* routes_watch.c */
 enum MHD_Result route_watch(struct request *r);
 enum MHD_Result route_watch_check(struct request *r);
+/* routes_changes.c */
+enum MHD_Result route_changes(struct request *r);
 /* routes_frames.c */
 enum MHD_Result route_frames_start(struct request *r);
 enum MHD_Result route_frames_attach(struct request *r);
@@ -62,6 +69,13 @@ enum MHD_Result route_session_get(struct request *r);
 enum MHD_Result route_session_signal(struct request *r);
 /* routes_batch.c */
 enum MHD_Result route_batch(struct request *r);
+/* routes_archive.c */
+enum MHD_Result route_archive_get(struct request *r);
+enum MHD_Result route_archive_put(struct request *r);
+route_body_handler body_archive_put;
+/* routes_backup.c */
+enum MHD_Result route_backup_create(struct request *r);
+enum MHD_Result route_backup_restore(struct request *r);
 /* routes_code.c */
 enum MHD_Result route_interpreter_health(struct request *r);
 enum MHD_Result route_context_create(struct request *r);

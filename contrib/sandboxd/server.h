@@ -18,6 +18,7 @@ struct commands;
 struct sessions;
 struct fileop_server;
 struct check_table;
+struct changes;
 struct interpreter;
 
 enum server_stage {
@@ -41,6 +42,7 @@ struct server {
 	struct sessions *sessions;
 	struct fileop_server *files;
 	struct check_table *checks;
+	struct changes *changes;
 	struct interpreter *interpreter;
 
 	atomic_int stage;

@@ -1,4 +1,4 @@
-/* links: contrib/common/buf.c contrib/common/spool.c sandboxfs/http.c sandboxfs/call.c sandboxfs/log.c sandboxfs/api_error.c sandboxfs/frame_parser.c sandboxfs/keeper.c sandboxfs/output.c sandboxfs/cancel.c sandboxfs/feed.c sandboxfs/process.c sandboxfs/run.c sandboxfs/run_table.c */
+/* links: contrib/common/buf.c contrib/common/spool.c sandboxfs/http.c sandboxfs/http_loop.c sandboxfs/call.c sandboxfs/log.c sandboxfs/api_error.c sandboxfs/frame_parser.c sandboxfs/keeper.c sandboxfs/output.c sandboxfs/cancel.c sandboxfs/feed.c sandboxfs/process.c sandboxfs/run.c sandboxfs/run_table.c */
 #include "run_rig.h"
 
 #include "feed.h"

@@ -28,8 +28,10 @@ static void add_base(struct buf *out, const struct buf *base, struct json_object
 	for (size_t at = 0; at < base->size; at += strlen(base->data + at) + 1) {
 		const char *entry = base->data + at;
 		size_t n = strcspn(entry, "=");
-		if (!n || !entry[n] || (n == 3 && memcmp(entry, "PWD", 3) == 0) ||
-			is_overlaid(env, entry, n))
+		/* What is the shell's own business begins anew. */
+		bool own =
+			(n == 3 && memcmp(entry, "PWD", n) == 0) || (n == 5 && memcmp(entry, "SHLVL", n) == 0);
+		if (!n || !entry[n] || own || is_overlaid(env, entry, n))
 			continue;
 		buf_add(out, entry, strlen(entry) + 1);
 	}

@@ -9,9 +9,9 @@ load rig
 }
 
 @test "a command has descriptors 0 1 2, umask 022, default signals, a clean environment" {
-	run post execute '{"command":"python3 -c \"import os; print(sorted(map(int, os.listdir(\\\"/proc/self/fd\\\")))[:4], oct(os.umask(0)), os.getsid(0) == os.getpgid(0) == os.getppid())\"; true"}'
+	run post execute '{"command":"python3 -c \"import os; print(sorted(map(int, os.listdir(\\\"/proc/self/fd\\\")))[:4], oct(os.umask(0)), os.getsid(0) == os.getpgid(0) == os.getppid())\"; true","sessionId":"__DISABLE_SESSION__"}'
 	[ "$(field '["stdout"]' <<<"$output")" = "[0, 1, 2, 3] 0o22 True" ]
-	run post execute '{"command":"exec grep -E \"Sig(Blk|Ign)\" /proc/self/status"}'
+	run post execute '{"command":"exec grep -E \"Sig(Blk|Ign)\" /proc/self/status","sessionId":"__DISABLE_SESSION__"}'
 	[ "$(field '["stdout"].count("0000000000000000")' <<<"$output")" = 2 ]
 	run post execute '{"command":"env | sort","env":{"A":"b=c","HOME":"/h","N":null}}'
 	run field '["stdout"]' <<<"$output"
@@ -23,7 +23,7 @@ load rig
 	[ "$(status execute '{"command":"pwd","cwd":"/no","sessionId":"__DISABLE_SESSION__"}')" = "500 COMMAND_EXECUTION_ERROR" ]
 	run post execute '{"command":"pwd","cwd":"/no"}'
 	[ "$(field '["stderr"]' <<<"$output")" = "Failed to change directory to '/no'" ]
-	[ "$(status execute/stream '{"command":"pwd","cwd":"/no"}')" = "500 STREAM_START_ERROR" ]
+	[ "$(status execute/stream '{"command":"pwd","cwd":"/no","sessionId":"__DISABLE_SESSION__"}')" = "500 STREAM_START_ERROR" ]
 	mkdir "$W/sub"
 	[ "$(post execute '{"command":"pwd","cwd":"sub"}' | field '["stdout"]')" = "$W/sub" ]
 }
@@ -57,7 +57,7 @@ load rig
 
 @test "50 commands at once each get their own output" {
 	for i in {1..50}; do
-		post execute "{\"command\":\"for k in 1 2 3 4 5; do echo $i; done; head -c 200000 /dev/zero | tr '\\\\0' $((i % 10)); exit $i\"}" >"$T/o$i" &
+		post execute "{\"command\":\"for k in 1 2 3 4 5; do echo $i; done; head -c 200000 /dev/zero | tr '\\\\0' $((i % 10)); exit $i\",\"sessionId\":\"__DISABLE_SESSION__\"}" >"$T/o$i" &
 		jobs[i]=$!
 	done
 	for i in {1..50}; do wait "${jobs[i]}"; done
@@ -69,10 +69,10 @@ load rig
 }
 
 @test "events hold characters together and end with complete" {
-	run post execute/stream '{"command":"for i in $(seq 2000); do printf \"aä€😀\"; done; printf \"\\xe2\\x82\"; exit 4"}'
-	python3 - "$output" <<-'PY'
+	post execute/stream '{"command":"for i in $(seq 2000); do printf \"aä€😀\"; done; printf \"\\xe2\\x82\"; exit 4"}' >"$T/events"
+	python3 - "$T/events" <<-'PY'
 		import json, sys
-		events = [json.loads(l[6:]) for l in sys.argv[1].splitlines() if l]
+		events = [json.loads(l[6:]) for l in open(sys.argv[1]) if l.strip()]
 		assert [e["type"] for e in events[:1]] == ["start"], events[0]
 		assert events[-1]["type"] == "complete" and events[-1]["exitCode"] == 4
 		text = "".join(e["data"] for e in events if e["type"] == "stdout")
@@ -162,7 +162,7 @@ load rig
 }
 
 @test "orphans are adopted and no zombie stays" {
-	for i in {1..20}; do post execute '{"command":"for i in 1 2 3; do (setsid sh -c \"sleep 0.0$i & exit\" >/dev/null 2>&1 &) ; done"}' >/dev/null; done
+	for i in {1..20}; do post execute '{"command":"for i in 1 2 3; do (setsid sh -c \"sleep 0.0$i & exit\" >/dev/null 2>&1 &) ; done","sessionId":"__DISABLE_SESSION__"}' >/dev/null; done
 	childless() { [ -z "$(ps -o pid= --ppid "$server")" ]; }
 	wait_until 10 childless
 }

@@ -316,8 +316,6 @@ static bool body_announced_too_large(struct MHD_Connection *connection)
 static enum MHD_Result request_begin(struct request *r, const char *path, const char *method)
 {
 	static const char *const methods[] = {"GET", "POST", "PUT", "DELETE", "OPTIONS", NULL};
-	if (body_announced_too_large(r->connection))
-		return reply_empty(r, MHD_HTTP_CONTENT_TOO_LARGE, true);
 	for (const char *const *m = methods;; m++) {
 		if (!*m)
 			return reply_text(r, 500, "Method not allowed\n");
@@ -325,6 +323,8 @@ static enum MHD_Result request_begin(struct request *r, const char *path, const 
 			break;
 	}
 	r->route = route_find(method, path, &r->id);
+	if (!route_body(r->route) && body_announced_too_large(r->connection))
+		return reply_empty(r, MHD_HTTP_CONTENT_TOO_LARGE, true);
 	return MHD_YES;
 }
 
@@ -358,7 +358,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		return r ? request_begin(r, path, method) : MHD_NO;
 	}
 	if (*size) {
-		enum MHD_Result ok = request_body(r, data, *size);
+		route_body_handler *take = route_body(r->route);
+		enum MHD_Result ok = take ? take(r, data, *size) : request_body(r, data, *size);
 		*size = 0;
 		return ok;
 	}
@@ -380,6 +381,8 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
 		return;
 	*state = NULL;
 	struct server *server = r->server;
+	if (r->feed)
+		r->feed_release(r->feed);
 	json_object_put(r->json);
 	buf_release(&r->body);
 	free(r->id);

@@ -26,6 +26,9 @@ struct request {
 	char *id; /* the variable part of the path, or NULL */
 	struct buf body;
 	size_t discarded; /* bytes of a body beyond the limit */
+	/* What a route that takes its body as it comes keeps meanwhile (routes.h); released with the request. */
+	void *feed;
+	void (*feed_release)(void *feed);
 	struct json_object *json;
 };
 

@@ -1,0 +1,213 @@
+/*
+ * POST /api/backup/create and /api/backup/restore: archives of directories in files of the sandbox, with the fields of the
+ * official API. The archives are tar, whatever their name ends in; a restore replaces the content of the directory, or
+ * leaves it as it is when the archive is broken. Owns nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "common.h"
+#include "routes.h"
+#include "tar.h"
+#include "text.h"
+
+/* False: *out is the answer. */
+static bool backup_paths(
+	struct request *r, char **dir, char **archive, const char *operation, enum MHD_Result *out)
+{
+	static const char *const members[] = {"dir", "archivePath"};
+	char **const to[] = {dir, archive};
+	for (size_t i = 0; i < 2; i++) {
+		size_t n = 0;
+		const char *s = json_text(r->json, members[i], &n);
+		if (!s || *s != '/' || strlen(s) != n || strstr(s, "/../") || strlen(s) > 4096) {
+			*out = reply_error(r, ERR_INVALID_BACKUP_CONFIG, NULL, operation,
+				"%s must be an absolute path", members[i]);
+			return false;
+		}
+		*to[i] = strdup(s);
+		if (!*to[i]) {
+			*out = reply_error(r, ERR_INTERNAL, NULL, operation, "out of memory");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* excludes and compression of the body. NULL, or a sentence about what is wrong. */
+static const char *backup_options(
+	struct request *r, struct tar_filter *filter, enum tar_compression *compression)
+{
+	struct json_object *v;
+	*compression = TAR_GZIP;
+	if (json_object_object_get_ex(r->json, "excludes", &v) && v) {
+		if (!json_object_is_type(v, json_type_array))
+			return "excludes must be an array of strings";
+		for (size_t i = 0; i < json_object_array_length(v); i++) {
+			struct json_object *one = json_object_array_get_idx(v, i);
+			if (!json_object_is_type(one, json_type_string))
+				return "excludes must be an array of strings";
+			const char *s = json_object_get_string(one);
+			if (*s && tar_filter_glob(filter, s) < 0)
+				return "too many excludes";
+		}
+	}
+	if (json_object_object_get_ex(r->json, "compression", &v) && v) {
+		const char *word =
+			json_object_is_type(v, json_type_object) ? json_text(v, "format", NULL) : NULL;
+		if (!word || strcmp(word, "none") == 0 || !tar_compression_find(word, compression))
+			return "compression.format is gzip, zstd or lz4";
+	}
+	return NULL;
+}
+
+static int make_parents(const char *path)
+{
+	AUTO_FREE char *copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	for (char *p = strchr(copy + 1, '/'); p; p = strchr(p + 1, '/')) {
+		*p = '\0';
+		if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return 0;
+}
+
+static int write_all(int fd, const char *p, size_t n)
+{
+	while (n) {
+		ssize_t done = write(fd, p, n);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0)
+			return -errno;
+		p += done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
+static int pour(struct tar_writer *w, int fd)
+{
+	int more = 1, err = 0;
+	while (more > 0 && !err) {
+		AUTO_BUF piece = BUF_INIT;
+		more = tar_writer_next(w, &piece);
+		err = more < 0 ? more : buf_error(&piece);
+		if (!err && piece.size)
+			err = write_all(fd, piece.data, piece.size);
+	}
+	if (!err)
+		(void)tar_writer_notes(w, &err), err = -err;
+	return err;
+}
+
+/* The archive appears whole or not at all. */
+static int backup_write(struct server *server, const char *dir, const char *archive,
+	struct tar_filter *filter, bool gitignore, enum tar_compression compression, off_t *size)
+{
+	struct tar_writer *w = NULL;
+	AUTO_FREE char *temporary = NULL;
+	int err = gitignore ? tar_filter_gitignore(server, dir, filter) : 0;
+	if (!err)
+		err = tar_writer_new(dir, filter, compression, &w);
+	if (!err)
+		err = make_parents(archive);
+	if (!err && asprintf(&temporary, "%s.XXXXXX", archive) < 0) {
+		temporary = NULL;
+		err = -ENOMEM;
+	}
+	AUTO_FD int fd = err ? -1 : mkostemp(temporary, O_CLOEXEC);
+	if (!err && fd < 0)
+		err = -errno;
+	struct stat st;
+	if (!err)
+		err = pour(w, fd);
+	if (!err && (fsync(fd) < 0 || fstat(fd, &st) < 0 || rename(temporary, archive) < 0))
+		err = -errno;
+	if (err < 0 && fd >= 0)
+		unlink(temporary);
+	tar_writer_free(w);
+	if (!err)
+		*size = st.st_size;
+	return err;
+}
+
+static enum MHD_Result backup_failed(struct request *r, enum error_code code, const char *operation,
+	const char *path, const char *why)
+{
+	return reply_error(r, code, path_context(path, operation), operation, "%s: %s", path, why);
+}
+
+enum MHD_Result route_backup_create(struct request *r)
+{
+	static const char operation[] = "backup.create";
+	enum MHD_Result result;
+	AUTO_FREE char *dir = NULL;
+	AUTO_FREE char *archive = NULL;
+	struct tar_filter filter = {NULL, NULL};
+	enum tar_compression compression;
+	struct stat st;
+	off_t size = 0;
+	if (!request_json(r, false, &result) || !backup_paths(r, &dir, &archive, operation, &result))
+		return result;
+	const char *wrong = backup_options(r, &filter, &compression);
+	if (wrong || stat(dir, &st) < 0 || !S_ISDIR(st.st_mode)) {
+		tar_filter_release(&filter);
+		return wrong ? reply_error(r, ERR_INVALID_BACKUP_CONFIG, NULL, operation, "%s", wrong)
+					 : backup_failed(r, ERR_BACKUP_CREATE_FAILED, operation, dir,
+						   "the directory does not exist");
+	}
+	int err = backup_write(r->server, dir, archive, &filter, json_flag(r->json, "gitignore", false),
+		compression, &size);
+	tar_filter_release(&filter);
+	if (err < 0)
+		return backup_failed(r, ERR_BACKUP_CREATE_FAILED, operation, dir, strerrordesc_np(-err));
+	struct json_object *o = answer_new();
+	json_object_object_add(o, "sizeBytes", json_object_new_int64(size));
+	json_object_object_add(o, "archivePath", text_json_str(archive));
+	return reply_json(r, 200, o);
+}
+
+enum MHD_Result route_backup_restore(struct request *r)
+{
+	static const char operation[] = "backup.restore";
+	enum MHD_Result result;
+	AUTO_FREE char *dir = NULL;
+	AUTO_FREE char *archive = NULL;
+	if (!request_json(r, false, &result) || !backup_paths(r, &dir, &archive, operation, &result))
+		return result;
+	AUTO_FD int fd = open(archive, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return backup_failed(r, ERR_BACKUP_RESTORE_FAILED, operation, archive,
+			errno == ENOENT ? "the archive does not exist" : strerrordesc_np(errno));
+	char magic[4];
+	if (pread(fd, magic, 4, 0) == 4 && memcmp(magic, "hsqs", 4) == 0)
+		return backup_failed(r, ERR_BACKUP_RESTORE_FAILED, operation, archive,
+			"the archive is squashfs; sandboxd makes and restores tar");
+	int err = make_parents(dir);
+	if (!err && mkdir(dir, 0755) < 0 && errno != EEXIST)
+		err = -errno;
+	struct tar_result done = {0, 0, NULL, NULL};
+	if (!err)
+		err = tar_replace(r->server, fd, dir, &done);
+	if (err < 0) {
+		result = backup_failed(r, ERR_BACKUP_RESTORE_FAILED, operation, dir,
+			done.why ? done.why : strerrordesc_np(-err));
+	} else {
+		struct json_object *o = answer_new();
+		json_object_object_add(o, "dir", text_json_str(dir));
+		result = reply_json(r, 200, o);
+	}
+	tar_result_release(&done);
+	return result;
+}

@@ -126,9 +126,15 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $$(call fuzz_links,$$*) $(HEADERS) tests/fuzz/fu
 fuzz: fuzz-programs
 	FUZZ_TIME=$(FUZZ_TIME) BUILD=$(BUILD) tests/fuzz/run
 
-lint: lint-format lint-tidy
+lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
+lint-shell:
+	shellcheck -s sh contrib/demo contrib/deps contrib/sbx/sbx contrib/sbx/sbx-sh tests/fuzz/run
+	shellcheck -s bash contrib/completions/sbx.bash
+lint-man:
+	mandoc -T lint $(PAGES:%=contrib/man/%)
+	for page in $(PAGES); do man --warnings -l contrib/man/$$page 2>&1 >/dev/null | { ! grep .; } || exit 1; done
 lint-tidy:
 	printf '%s\n' $(sort $(FS_SRC) $(D_SRC)) | xargs -n 4 -P "$$(nproc)" sh -c \
 		'$(CLANG_TIDY) --quiet "$$@" -- -std=c17 $(ALL_CPPFLAGS) $(call pkg_cflags,$(TEST_PKGS))' sh
@@ -151,7 +157,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy install uninstall clean
+.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

@@ -89,7 +89,6 @@ static const struct route table[] = {
 	{"POST", "/api/sandboxfs/batch", route_batch},
 	{"GET", "/api/sandboxfs/relay/*", route_relay},
 	{"POST", "/api/sandboxfs/changes", route_changes},
-	{"POST", "/api/sandboxfs/changes", route_changes},
 	{"POST", "/api/sandboxfs/commands", route_frames_start},
 	{"POST", "/api/sandboxfs/commands/*/attach", route_frames_attach},
 	{"POST", "/api/sandboxfs/commands/*/signal", route_frames_signal},

@@ -54,8 +54,6 @@ enum MHD_Result route_watch(struct request *r);
 enum MHD_Result route_watch_check(struct request *r);
 /* routes_changes.c */
 enum MHD_Result route_changes(struct request *r);
-/* routes_changes.c */
-enum MHD_Result route_changes(struct request *r);
 /* routes_frames.c */
 enum MHD_Result route_frames_start(struct request *r);
 enum MHD_Result route_frames_attach(struct request *r);

@@ -1,4 +1,4 @@
-/* links: contrib/common/buf.c sandboxfs/http.c sandboxfs/http_loop.c sandboxfs/call.c sandboxfs/log.c sandboxfs/relay.c sandboxfs/relay_socket.c */
+/* links: contrib/common/buf.c sandboxfs/http.c sandboxfs/http_loop.c sandboxfs/call.c sandboxfs/log.c sandboxfs/relay.c sandboxfs/relay_connection.c sandboxfs/relay_socket.c */
 #include "run_rig.h"
 
 #include <arpa/inet.h>

@@ -534,6 +534,7 @@ int tree_intern(
 	fresh->ino = a->ino;
 	fresh->btime = a->btime;
 	fresh->type = a->mode & S_IFMT;
+	fresh->is_link_to_workspace = a == &tree_workspace_link_attr;
 
 	pthread_mutex_lock(&t->lock);
 	struct wnode **bucket = &t->nodes[hash_inode(a->dev, a->ino) % t->node_buckets];

@@ -15,58 +15,78 @@
 
 /* --- by node --- */
 
-uint64_t tree_any_handle(struct wnode *n)
-{
-	uint64_t any = 0;
-	AUTO_UNLOCK(&n->lock);
-
-	/* A writable one if there is: it can be truncated, and a staged one holds what the file now is. */
-	for (struct wfile *f = n->files; f; f = f->next) {
-		if ((f->flags & O_ACCMODE) != O_RDONLY)
-			return f->handle;
-		any = f->handle;
-	}
-	return any;
-}
-
 static bool is_stale(int err)
 {
 	return err == -ESTALE || err == -ENOENT || err == -ENOTDIR || err == -ELOOP;
 }
 
+static int ask(struct wnode *n, struct call *c, const struct fileop_target *target,
+	const struct target_job *job, struct batch *b, struct reader *body)
+{
+	int err;
+
+	batch_init(b, n->tree->client, c);
+	struct buf *q = batch_add(b, job->code, 0);
+	fileop_put_target(q, target);
+	if (job->add)
+		job->add(q, job->arg);
+	err = batch_send(b);
+	return err ? err : batch_next(b, body);
+}
+
+/*
+ * By the handle of an open file, or by the one that takes its place when the server has lost it. -EBADF: by name, then.
+ */
+static int ask_by_handle(struct wnode *n, struct wfile *f, struct call *c,
+	const struct target_job *job, struct batch *b, struct reader *body)
+{
+	for (bool again = false;; again = true) {
+		struct fileop_target target = {.handle = tree_handle(f), .path = "/"};
+		int err = ask(n, c, &target, job, b, body);
+
+		if (err != -EBADF || again)
+			return err;
+		batch_release(b);
+		err = tree_renew(f, c, target.handle);
+		if (err)
+			return err == -EINTR ? err : -EBADF;
+	}
+}
+
+static int ask_by_names(struct wnode *n, struct call *c, const struct target_job *job,
+	struct batch *b, struct reader *body)
+{
+	struct fileop_target target = {.dev = n->dev, .ino = n->ino};
+
+	for (;;) {
+		AUTO_BUF path = BUF_INIT;
+		int err = tree_path(n, 0, &path);
+
+		if (err)
+			return err == -ESTALE && tree_gone_by_us(n) ? -ENOENT : err;
+		target.path = path.data;
+		err = ask(n, c, &target, job, b, body);
+		if (!is_stale(err) || n->root_path)
+			return err;
+		tree_drop_dentry(n, 0);
+		batch_release(b);
+	}
+}
+
 int tree_on_target(struct wnode *n, struct call *c, const struct target_job *job, struct batch *b,
 	struct reader *body)
 {
-	struct fileop_target target = {.handle = tree_any_handle(n), .dev = n->dev, .ino = n->ino};
-	int err;
+	struct wfile *f = tree_borrow_file(n);
+	int err = -EBADF;
 
-	for (unsigned which = 0;;) {
-		AUTO_BUF path = BUF_INIT;
-
-		batch_init(b, n->tree->client, c);
-		err = tree_path(n, which, &path);
-		if (err == -ESTALE && !target.handle)
-			return n->unlinked_here ? -ENOENT : -ESTALE;
-		if (err && err != -ESTALE)
-			return err;
-		target.path = err ? "/" : path.data;
-		struct buf *q = batch_add(b, job->code, 0);
-		fileop_put_target(q, &target);
-		if (job->add)
-			job->add(q, job->arg);
-		err = batch_send(b);
-		if (err)
-			return err;
-		err = batch_next(b, body);
-		if (target.handle && err == -EBADF) {
-			target.handle = 0; /* the server has lost it: by name, then */
-		} else if (!target.handle && is_stale(err) && !n->root_path) {
-			tree_drop_dentry(n, which);
-		} else {
-			return err;
-		}
-		batch_release(b);
+	if (f) {
+		err = ask_by_handle(n, f, c, job, b, body);
+		tree_return_file(n, f);
 	}
+	if (err != -EBADF)
+		return err;
+	batch_release(b);
+	return ask_by_names(n, c, job, b, body);
 }
 
 void tree_note_attr(struct wnode *n, const struct fileop_attr *a)
@@ -236,6 +256,18 @@ static int wishes(struct tree *t, const struct stat *st, int valid, struct fileo
 	return 0;
 }
 
+/* The size of what is staged is about to change in the sandbox, or (sent) may have: then that is there alone. */
+static void note_resizing(struct wnode *n, bool sent)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	n->changes++;
+	for (struct wfile *f = n->files; f; f = f->next) {
+		f->wrote |= f->staged;
+		f->pushed |= f->staged && sent;
+	}
+}
+
 int tree_setattr(struct node *node, struct op *op, void *file, const struct stat *st, int valid,
 	struct stat *out, double *timeout)
 {
@@ -255,14 +287,11 @@ int tree_setattr(struct node *node, struct op *op, void *file, const struct stat
 	err = settle_if_written(n, op_call(op), &a, &sent);
 	if (err)
 		return err;
-	if (s.valid & FILEOP_SET_SIZE) {
-		pthread_mutex_lock(&n->lock);
-		n->changes++;
-		for (struct wfile *f = n->files; f; f = f->next)
-			f->wrote |= f->staged, f->pushed |= f->staged;
-		pthread_mutex_unlock(&n->lock);
-	}
+	if (s.valid & FILEOP_SET_SIZE)
+		note_resizing(n, false);
 	err = tree_on_target(n, op_call(op), &job, &b, &body);
+	if ((s.valid & FILEOP_SET_SIZE) && err != -EBADF)
+		note_resizing(n, true);
 	if (!err)
 		err = fileop_get_attr(&body, &a);
 	if (err)

@@ -12,7 +12,7 @@
 
 /* --- open --- */
 
-/* What the kernel may keep, and the bytes that came along. */
+/* What the kernel may keep, and the bytes that came along; f knows how old these are. */
 static void note_opened(struct wnode *n, struct wfile *f, const struct fileop_attr *a,
 	struct reader *ahead, struct node_open *o)
 {
@@ -26,7 +26,6 @@ static void note_opened(struct wnode *n, struct wfile *f, const struct fileop_at
 	n->data_attr = *a;
 	n->attr = *a;
 	n->has_attr = true;
-	f->ahead_changes = n->changes;
 	pthread_mutex_unlock(&n->lock);
 	if (keep)
 		o->how |= NODE_KEEP_CACHE;
@@ -38,7 +37,6 @@ static void note_opened(struct wnode *n, struct wfile *f, const struct fileop_at
 		if (f->ahead)
 			memcpy(f->ahead, p, size);
 		f->ahead_size = f->ahead ? size : 0;
-		f->ahead_until_ms = call_now_ms() + CACHE_MS;
 	}
 }
 
@@ -48,18 +46,24 @@ static bool has_open_files(struct wnode *n)
 	return n->files != NULL;
 }
 
-/* The bytes at the beginning are worth sending along when the kernel has none of this file. */
-static bool wants_ahead(struct wnode *n, int flags)
+/*
+ * The bytes at the beginning are worth sending along when the kernel has none of this file. They are as old as the question: what is
+ * written or runs out while the answer is on its way makes them old.
+ */
+static bool wants_ahead(struct wnode *n, struct wfile *f)
 {
 	AUTO_UNLOCK(&n->lock);
-	return (flags & O_ACCMODE) != O_WRONLY && !(flags & O_TRUNC) && !n->data_cached;
+
+	f->ahead_changes = n->changes;
+	f->ahead_until_ms = call_now_ms() + CACHE_MS;
+	return (f->flags & O_ACCMODE) != O_WRONLY && !(f->flags & O_TRUNC) && !n->data_cached;
 }
 
 /* One attempt to open by the name number `which`. */
 static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage, struct wfile *f,
 	struct node_open *o)
 {
-	bool ahead = wants_ahead(n, o->flags), created, staged;
+	bool ahead = wants_ahead(n, f), created, staged;
 	struct fileop_target target = {.handle = f->handle, .path = "/"};
 	AUTO_BUF path = BUF_INIT;
 	AUTO_BATCH b;
@@ -93,44 +97,109 @@ static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage,
 	return 0;
 }
 
+/* Opens by each of its names until one is right. */
+static int open_by_names(
+	struct wnode *n, struct op *op, bool stage, struct wfile *f, struct node_open *o)
+{
+	int err;
+
+	for (;;) {
+		err = open_once(n, op, 0, stage, f, o);
+		if (err != -ESTALE && err != -ENOENT && err != -ENOTDIR)
+			break;
+		tree_drop_dentry(n, 0);
+	}
+	return err == -ENODATA ? -ESTALE : err;
+}
+
+/*
+ * With busy, so that of two that truncate at once one is first, and the other finds it in the list: only the first and only
+ * opening is staged.
+ */
+static int open_to_write(struct wnode *n, struct op *op, struct wfile *f, struct node_open *o)
+{
+	struct fileop_attr a;
+	bool sent, trunc = (o->flags & O_TRUNC) != 0;
+	int err = tree_io_begin(n, op_call(op));
+
+	if (err)
+		return err;
+	err = tree_push(n, op_call(op), true, &a, &sent);
+	if (!err)
+		err = open_by_names(n, op, trunc && !has_open_files(n), f, o);
+	if (!err && trunc) {
+		pthread_mutex_lock(&n->lock);
+		n->changes++;
+		pthread_mutex_unlock(&n->lock);
+	}
+	if (!err)
+		tree_add_file(n, f);
+	tree_io_end(n);
+	return err;
+}
+
+/* What could not be sent stays visible here; another opening that reads goes on. */
+static int open_to_read(struct wnode *n, struct op *op, struct wfile *f, struct node_open *o)
+{
+	int err = tree_settle(n, op_call(op), NULL, NULL);
+
+	if (err != -EINTR)
+		err = open_by_names(n, op, false, f, o);
+	if (!err)
+		tree_add_file(n, f);
+	return err;
+}
+
 int tree_open(struct node *node, struct op *op, struct node_open *o)
 {
 	struct wnode *n = wnode_of(node);
 	struct wfile *f;
-	bool stage;
 	int err;
 
 	if (n->type != S_IFREG)
 		return n->type == S_IFDIR ? -EISDIR : -ENXIO;
-	err = tree_settle(n, op_call(op), NULL, NULL);
-	if (err && (o->flags & O_ACCMODE) != O_RDONLY)
-		return err;
 	f = calloc(1, sizeof *f);
 	if (!f)
 		return -ENOMEM;
 	f->node = n;
 	f->flags = o->flags;
 	f->handle = batch_client_handle(n->tree->client);
-	stage = (o->flags & O_TRUNC) && !has_open_files(n);
-	for (unsigned which = 0;;) {
-		err = open_once(n, op, which, stage, f, o);
-		if (err != -ESTALE && err != -ENOENT && err != -ENOTDIR)
-			break;
-		tree_drop_dentry(n, which);
-	}
+	if ((o->flags & O_ACCMODE) != O_RDONLY || (o->flags & O_TRUNC))
+		err = open_to_write(n, op, f, o);
+	else
+		err = open_to_read(n, op, f, o);
 	if (err) {
 		tree_free_file(f);
-		return err == -ENODATA ? -ESTALE : err;
+		return err;
 	}
-	if (o->flags & O_TRUNC) {
-		pthread_mutex_lock(&n->lock);
-		n->changes++;
-		pthread_mutex_unlock(&n->lock);
-	}
-	tree_add_file(n, f);
-	tree_note_dirty(n);
 	o->file = f;
 	return 0;
+}
+
+/* The node of a new file is known; others may have it open under another name. Takes n. */
+static int add_created(
+	struct wnode *n, struct op *op, struct wfile *f, struct fileop_attr *a, struct node_open *o)
+{
+	bool sent;
+	int err = tree_io_begin(n, op_call(op));
+
+	if (err) {
+		tree_close_handle(n->tree, f->handle);
+		tree_free_file(f);
+		node_put(&n->node);
+		return err;
+	}
+	bool alone = !has_open_files(n);
+	note_opened(n, f, a, NULL, o);
+	tree_add_file(n, f);
+	if (f->staged && !alone)
+		err = tree_push(n, op_call(op), true, a, &sent);
+	tree_io_end(n);
+	if (err) {
+		tree_remove_file(n, f);
+		node_put(&n->node);
+	}
+	return err;
 }
 
 int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
@@ -142,7 +211,7 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 	AUTO_BATCH b;
 	struct fileop_attr a;
 	struct reader body;
-	bool created, staged, alone;
+	bool created, staged;
 	unsigned flags = tree_open_flags(o->flags) | FILEOP_O_CREATE |
 					 (o->flags & O_EXCL ? FILEOP_O_EXCL : FILEOP_O_STAGE);
 	int err;
@@ -171,17 +240,9 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 	}
 	f->staged = staged;
 	f->unborn = staged && created;
-	alone = !has_open_files(n);
-	note_opened(n, f, &a, NULL, o);
-	tree_add_file(n, f);
-	tree_note_dirty(n);
-	if (staged && !alone)
-		err = tree_settle(n, op_call(op), &a, NULL);
-	if (err) {
-		tree_remove_file(n, f);
-		node_put(&n->node);
+	err = add_created(n, op, f, &a, o);
+	if (err)
 		return err;
-	}
 	o->file = f;
 	tree_entry(n, &a, NULL, out);
 	return 0;
@@ -235,72 +296,69 @@ static int overlay(struct wnode *n, uint64_t off, size_t size, struct buf *data)
 	return 0;
 }
 
-static int read_once(struct wnode *n, struct wfile *f, struct op *op, size_t size, off_t off)
+struct range {
+	uint64_t off, length;
+	int mode;
+};
+
+static void add_read(struct buf *b, uint64_t handle, void *arg)
 {
-	struct fileop_target target = {.handle = f->handle, .path = "/"};
-	AUTO_BATCH b;
-	struct reader body;
-	const void *p;
-	size_t got;
+	struct fileop_target target = {.handle = handle, .path = "/"};
+	const struct range *r = arg;
+
+	fileop_put_target(b, &target);
+	buf_u64(b, r->off);
+	buf_u32(b, (uint32_t)r->length);
+}
+
+/* Answers with what was read and what is held here. */
+static int answer_read(
+	struct wnode *n, struct op *op, const void *p, size_t got, const struct range *r)
+{
+	AUTO_BUF data = BUF_INIT;
 	bool held;
 	int err;
 
-	batch_init(&b, n->tree->client, op_call(op));
-	struct buf *q = batch_add(&b, FILEOP_READ, 0);
-	fileop_put_target(q, &target);
-	buf_u64(q, (uint64_t)off);
-	buf_u32(q, (uint32_t)size);
-	err = batch_send(&b);
-	if (!err)
-		err = batch_next(&b, &body);
-	if (err)
-		return err;
-	p = reader_bytes(&body, &got);
-	if (!p || got > size)
-		return -EPROTO;
 	pthread_mutex_lock(&n->lock);
 	held = n->buffer_used > 0;
 	pthread_mutex_unlock(&n->lock);
-	if (held) {
-		AUTO_BUF data = BUF_INIT;
-		buf_add(&data, p, got);
-		err = overlay(n, (uint64_t)off, size, &data);
-		if (err)
-			return err;
-		op_reply_data(op, data.data, data.size);
-	} else {
+	if (!held) {
 		op_reply_data(op, p, got);
+		return OP_REPLIED;
 	}
+	buf_add(&data, p, got);
+	err = overlay(n, r->off, (size_t)r->length, &data);
+	if (err)
+		return err;
+	op_reply_data(op, data.data, data.size);
 	return OP_REPLIED;
 }
 
 int tree_read(struct node *node, struct op *op, void *file, size_t size, off_t off)
 {
 	struct wnode *n = wnode_of(node);
-	struct wfile *f = file;
+	struct range r = {
+		.off = (uint64_t)off, .length = size < FILEOP_MAX_READ ? size : FILEOP_MAX_READ};
+	struct handle_job job = {.code = FILEOP_READ, .add = add_read, .arg = &r};
+	AUTO_BATCH b = {.count = 0};
+	struct reader body;
+	const void *p;
 	bool unsent;
+	size_t got;
 	int err;
 
-	if (read_ahead(n, f, op, size, off))
+	if (read_ahead(n, file, op, size, off))
 		return OP_REPLIED;
 	pthread_mutex_lock(&n->lock);
 	unsent = n->buffer_used > 0;
 	pthread_mutex_unlock(&n->lock);
 	if (unsent && (err = tree_send_buffer(n, op_call(op))) == -EINTR)
 		return err; /* after another failure the bytes are laid over what is read */
-	if (size > FILEOP_MAX_READ)
-		size = FILEOP_MAX_READ;
-	err = read_once(n, f, op, size, off);
-	if (err == -EBADF) {
-		err = tree_io_begin(n, op_call(op));
-		if (!err) {
-			err = tree_reopen(f, op_call(op));
-			tree_io_end(n);
-		}
-		if (!err)
-			err = read_once(n, f, op, size, off);
-	}
-	return err;
+	err = tree_on_handle(file, op_call(op), &job, &b, &body);
+	if (err)
+		return err;
+	p = reader_bytes(&body, &got);
+	return p && got <= r.length ? answer_read(n, op, p, got, &r) : -EPROTO;
 }
 
 /* --- write --- */
@@ -360,8 +418,10 @@ static int write_locked(
 		err = tree_send(f, c, p, size, off, false, &a);
 	if (!err && a.nlink == 0 && !f->staged && !tree_gone_by_us(n))
 		err = tree_salvage(n, f, c);
-	if (!err)
+	if (!err) {
+		AUTO_UNLOCK(&n->lock);
 		f->pushed = true;
+	}
 	return err;
 }
 
@@ -403,10 +463,12 @@ int tree_release(struct node *node, struct op *op, void *file)
 {
 	struct wnode *n = wnode_of(node);
 	struct wfile *f = file;
-	bool keep;
+	bool keep, unnamed;
 
-	(void)op;
-	if (op && f->staged && !f->wrote)
+	pthread_mutex_lock(&n->lock);
+	unnamed = f->staged && !f->wrote;
+	pthread_mutex_unlock(&n->lock);
+	if (op && unnamed)
 		(void)tree_settle(
 			n, op_call(op), NULL, NULL); /* what fails is kept and listed in ctl/sync */
 	pthread_mutex_lock(&n->lock);
@@ -416,91 +478,134 @@ int tree_release(struct node *node, struct op *op, void *file)
 	pthread_mutex_unlock(&n->lock);
 	if (!keep)
 		tree_remove_file(n, f);
-	else if (op && tree_gone_by_us(n))
-		(void)tree_drop_unsent(n, op_call(op)); /* nobody can read them any more */
+	else if (!op || !tree_gone_by_us(n) || tree_drop_unsent(n, op_call(op)) < 0)
+		tree_retry_later(n->tree); /* else dropped: nobody can read them any more */
 	tree_note_dirty(n);
 	return 0;
 }
 
+static void add_fsync(struct buf *b, uint64_t handle, void *arg)
+{
+	buf_u64(b, handle);
+	buf_u8(b, *(bool *)arg);
+}
+
 int tree_fsync(struct node *node, struct op *op, void *file, int datasync)
 {
-	struct wnode *n = wnode_of(node);
-	struct wfile *f = file;
-	AUTO_BATCH b;
+	bool data_alone = datasync != 0;
+	struct handle_job job = {.code = FILEOP_FSYNC, .add = add_fsync, .arg = &data_alone};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
-	int err = tree_settle(n, op_call(op), NULL, NULL);
+	int err = tree_settle(wnode_of(node), op_call(op), NULL, NULL);
 
-	batch_init(&b, n->tree->client, op_call(op));
-	if (err)
-		return err;
-	struct buf *q = batch_add(&b, FILEOP_FSYNC, 0);
-	buf_u64(q, f->handle);
-	buf_u8(q, datasync != 0);
-	err = batch_send(&b);
-	return err ? err : batch_next(&b, &body);
+	return err ? err : tree_on_handle(file, op_call(op), &job, &b, &body);
 }
 
 /* --- the rarer ones --- */
 
+/*
+ * The content of f is about to be changed in the sandbox, and has been, or may have been: then what a stage has is there alone. A lost
+ * handle alone says that nothing was done.
+ */
+static void note_changing(struct wnode *n, struct wfile *f)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	n->changes++;
+	f->wrote = true;
+}
+
+static void note_changed(struct wnode *n, struct wfile *f, int err)
+{
+	AUTO_UNLOCK(&n->lock);
+
+	n->changes++;
+	f->pushed |= err != -EBADF;
+}
+
+static void add_range(struct buf *b, uint64_t handle, void *arg)
+{
+	const struct range *r = arg;
+
+	buf_u64(b, handle);
+	buf_u32(b, (uint32_t)r->mode);
+	buf_u64(b, r->off);
+	buf_u64(b, r->length);
+}
+
 int tree_fallocate(struct node *node, struct op *op, void *file, int mode, off_t off, off_t len)
 {
 	struct wnode *n = wnode_of(node);
-	struct wfile *f = file;
-	AUTO_BATCH b;
+	struct range r = {.off = (uint64_t)off, .length = (uint64_t)len, .mode = mode};
+	struct handle_job job = {.code = FILEOP_FALLOCATE, .add = add_range, .arg = &r};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
 	int err = tree_send_buffer(n, op_call(op));
 
-	batch_init(&b, n->tree->client, op_call(op));
 	if (err)
 		return err;
-	struct buf *q = batch_add(&b, FILEOP_FALLOCATE, 0);
-	buf_u64(q, f->handle);
-	buf_u32(q, (uint32_t)mode);
-	buf_u64(q, (uint64_t)off);
-	buf_u64(q, (uint64_t)len);
-	pthread_mutex_lock(&n->lock);
-	n->changes++;
-	f->wrote = f->pushed = true;
-	pthread_mutex_unlock(&n->lock);
-	err = batch_send(&b);
-	return err ? err : batch_next(&b, &body);
+	note_changing(n, file);
+	err = tree_on_handle(file, op_call(op), &job, &b, &body);
+	note_changed(n, file, err);
+	return err;
+}
+
+static void add_seek(struct buf *b, uint64_t handle, void *arg)
+{
+	const struct range *r = arg;
+
+	buf_u64(b, handle);
+	buf_u64(b, r->off);
+	buf_u32(b, (uint32_t)r->mode);
 }
 
 int tree_lseek(struct node *node, struct op *op, void *file, off_t off, int whence, off_t *out)
 {
-	struct wnode *n = wnode_of(node);
-	struct wfile *f = file;
-	AUTO_BATCH b;
+	struct range r = {.off = (uint64_t)off, .mode = whence};
+	struct handle_job job = {.code = FILEOP_SEEK, .add = add_seek, .arg = &r};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
-	int err = tree_send_buffer(n, op_call(op));
+	int err = tree_send_buffer(wnode_of(node), op_call(op));
 
-	batch_init(&b, n->tree->client, op_call(op));
-	if (err)
-		return err;
-	struct buf *q = batch_add(&b, FILEOP_SEEK, 0);
-	buf_u64(q, f->handle);
-	buf_u64(q, (uint64_t)off);
-	buf_u32(q, (uint32_t)whence);
-	err = batch_send(&b);
 	if (!err)
-		err = batch_next(&b, &body);
+		err = tree_on_handle(file, op_call(op), &job, &b, &body);
 	if (err)
 		return err;
 	*out = (off_t)reader_u64(&body);
 	return body.bad || *out < 0 ? -EPROTO : 0;
 }
 
+struct copy {
+	struct range from, to;
+	struct wfile *source;
+	uint64_t asked; /* the source's handle, as it was sent */
+};
+
+static void add_copy(struct buf *b, uint64_t handle, void *arg)
+{
+	struct copy *k = arg;
+
+	k->asked = tree_handle(k->source);
+	buf_u64(b, k->asked);
+	buf_u64(b, k->from.off);
+	buf_u64(b, handle);
+	buf_u64(b, k->to.off);
+	buf_u64(b, k->to.length);
+}
+
 int tree_copy_range(struct node *nin, struct op *op, void *fin, off_t off, struct node *nout,
 	void *fout, off_t outoff, size_t len, size_t *done)
 {
 	struct wnode *in = wnode_of(nin), *out = wnode_of(nout);
-	struct wfile *from = fin, *to = fout;
-	AUTO_BATCH b;
+	struct copy k = {.from = {.off = (uint64_t)off},
+		.to = {.off = (uint64_t)outoff, .length = len},
+		.source = fin};
+	struct handle_job job = {.code = FILEOP_COPY_RANGE, .add = add_copy, .arg = &k};
+	AUTO_BATCH b = {.count = 0};
 	struct reader body;
 	uint64_t copied;
 	int err;
 
-	batch_init(&b, in->tree->client, op_call(op));
 	if (in->tree != out->tree)
 		return -EXDEV;
 	err = tree_send_buffer(in, op_call(op));
@@ -508,19 +613,16 @@ int tree_copy_range(struct node *nin, struct op *op, void *fin, off_t off, struc
 		err = tree_send_buffer(out, op_call(op));
 	if (err)
 		return err;
-	struct buf *q = batch_add(&b, FILEOP_COPY_RANGE, 0);
-	buf_u64(q, from->handle);
-	buf_u64(q, (uint64_t)off);
-	buf_u64(q, to->handle);
-	buf_u64(q, (uint64_t)outoff);
-	buf_u64(q, len);
-	pthread_mutex_lock(&out->lock);
-	out->changes++;
-	to->wrote = to->pushed = true;
-	pthread_mutex_unlock(&out->lock);
-	err = batch_send(&b);
-	if (!err)
-		err = batch_next(&b, &body);
+	note_changing(out, fout);
+	err = tree_on_handle(fout, op_call(op), &job, &b, &body);
+	if (err ==
+		-EBADF) { /* the target's handle is new or was good: then it is the source's that is lost */
+		batch_release(&b);
+		err = tree_renew(fin, op_call(op), k.asked);
+		if (!err)
+			err = tree_on_handle(fout, op_call(op), &job, &b, &body);
+	}
+	note_changed(out, fout, err);
 	if (err)
 		return err;
 	copied = reader_u64(&body);

@@ -46,7 +46,7 @@ struct wnode {
 	struct tree *tree;
 	struct sandbox *sandbox;   /* reference */
 	const char *root_path;     /* of a root: "/workspace" or "/"; else NULL */
-	bool is_link_to_workspace; /* root/workspace */
+	bool is_link_to_workspace; /* root/workspace; constant */
 	uint64_t dev, ino;
 	struct timespec btime;
 	mode_t type;
@@ -83,13 +83,15 @@ struct wnode {
 struct wfile {
 	struct wnode *node;
 	uint64_t handle;
-	mode_t mode;   /* that a new file was asked to have */
-	int flags;     /* open(2) */
-	bool staged;   /* what is written is not at its name yet */
-	bool unborn;   /* staged, and the name does not exist in the sandbox yet */
-	bool wrote;    /* since the open: fstat must show what will stay */
-	bool pushed;   /* bytes of the stage are in the sandbox alone: with its server they are lost */
-	bool released; /* closed here; lives on for its unsent bytes */
+	mode_t mode;    /* that a new file was asked to have */
+	int flags;      /* open(2) */
+	bool staged;    /* what is written is not at its name yet */
+	bool unborn;    /* staged, and the name does not exist in the sandbox yet */
+	bool wrote;     /* since the open: fstat must show what will stay */
+	bool pushed;    /* bytes of the stage are in the sandbox alone: with its server they are lost */
+	bool released;  /* closed here; lives on for its unsent bytes */
+	bool removed;   /* out of the list; the last user frees it */
+	unsigned users; /* who borrowed it (tree_borrow_file) */
 	struct wfile *next;
 	/* bytes that came with the open */
 	char *ahead;
@@ -223,15 +225,35 @@ int tree_setxattr(
 int tree_listxattr(struct node *n, struct op *op, void **names, size_t *size);
 int tree_removexattr(struct node *n, struct op *op, const char *name);
 
-/* --- tree_send.c: all but tree_settle* are for who holds busy, or say so --- */
-int tree_io_begin(struct wnode *n, struct call *c); /* takes busy: 0 or -EINTR */
-void tree_io_end(struct wnode *n);
-unsigned tree_open_flags(int flags); /* open(2)'s to FILEOP_O_* */
+/* --- tree_handle.c --- */
+void tree_add_file(struct wnode *n, struct wfile *f);
+void tree_remove_file(struct wnode *n, struct wfile *f); /* closes and frees it */
+void tree_free_file(struct wfile *f);
+/* An open file to reach the node by, NULL if it has none: it stays until it is returned, though it may be closed meanwhile. */
+struct wfile *tree_borrow_file(struct wnode *n);
+void tree_return_file(struct wnode *n, struct wfile *f); /* f may be NULL */
+uint64_t tree_handle(struct wfile *f);
+uint64_t tree_any_handle(struct wnode *n); /* of such a file; 0: none */
+unsigned tree_open_flags(int flags);       /* open(2)'s to FILEOP_O_* */
 void tree_add_open(struct batch *b, uint64_t handle, const char *path, const struct wnode *expect,
 	unsigned flags, mode_t mode);
 int tree_get_opened(struct reader *body, struct fileop_attr *a, bool *created, bool *staged);
-/* The server has lost the handle: opens the same inode again. */
+/* The server has lost the handle: opens the same inode again. A stage is lost with it. busy is ours. */
 int tree_reopen(struct wfile *f, struct call *c);
+/* The same for who does not hold busy, unless another has done it: lost is the handle that was used. */
+int tree_renew(struct wfile *f, struct call *c, uint64_t lost);
+/* One call on the file's handle, asked again with a new one if the server has lost it. Not with busy. As tree_on_target otherwise. */
+struct handle_job {
+	enum fileop_code code;
+	void (*add)(struct buf *b, uint64_t handle, void *arg);
+	void *arg;
+};
+int tree_on_handle(struct wfile *f, struct call *c, const struct handle_job *job, struct batch *b,
+	struct reader *body);
+
+/* --- tree_send.c: all but tree_settle* are for who holds busy, or say so --- */
+int tree_io_begin(struct wnode *n, struct call *c); /* takes busy: 0 or -EINTR */
+void tree_io_end(struct wnode *n);
 /* Writes p at off, or nothing; with commit the stage gets its name. */
 int tree_send(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
 	bool commit, struct fileop_attr *a);
@@ -240,9 +262,6 @@ int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *
 int tree_send_buffer(struct wnode *n, struct call *c); /* takes busy itself */
 void tree_clear_buffer(struct wnode *n);
 bool tree_gone_by_us(struct wnode *n); /* without busy */
-void tree_add_file(struct wnode *n, struct wfile *f);
-void tree_remove_file(struct wnode *n, struct wfile *f); /* closes and frees it */
-void tree_free_file(struct wfile *f);
 
 /* --- tree_file.c --- */
 int tree_create(struct node *dir, struct op *op, const char *name, mode_t mode,
@@ -268,8 +287,6 @@ int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *se
 int tree_settle_children(struct wnode *dir, const char *name, struct call *c);
 /* Gives up what is unsent. */
 int tree_drop_unsent(struct wnode *n, struct call *c);
-/* A handle to reach the node by, 0 if it has none open. */
-uint64_t tree_any_handle(struct wnode *n);
 void tree_note_attr(struct wnode *n, const struct fileop_attr *a);
 bool tree_same_data(const struct fileop_attr *a, const struct fileop_attr *b);
 

@@ -53,7 +53,6 @@ static int workspace_link(struct wnode *dir, struct node_entry *out)
 		err = tree_intern(dir, "workspace", &tree_workspace_link_attr, &n);
 	if (err)
 		return err;
-	n->is_link_to_workspace = true;
 	tree_entry(n, &tree_workspace_link_attr, text, out);
 	return 0;
 }

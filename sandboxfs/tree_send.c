@@ -12,7 +12,8 @@
  * look-up of the name by another operation, fstat after the first write (its times must be the last ones), a command.
  * O_EXCL claims its name at once, as locks need it, and is not staged.
  *
- * wnode.busy serialises all that sends for one node; it is held over requests and waited for with the call.
+ * wnode.busy serialises all that sends for one node, and the openings that may stage, from the look at the other open files until this
+ * one is among them; it is held over requests and waited for with the call.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,78 +48,6 @@ void tree_io_end(struct wnode *n)
 }
 
 /* --- sending --- */
-
-unsigned tree_open_flags(int flags)
-{
-	int mode = flags & O_ACCMODE;
-
-	return (mode != O_WRONLY ? FILEOP_O_READ : 0) | (mode != O_RDONLY ? FILEOP_O_WRITE : 0) |
-		   (flags & O_APPEND ? FILEOP_O_APPEND : 0) | (flags & O_TRUNC ? FILEOP_O_TRUNC : 0);
-}
-
-void tree_add_open(struct batch *b, uint64_t handle, const char *path, const struct wnode *expect,
-	unsigned flags, mode_t mode)
-{
-	struct buf *q = batch_add(b, FILEOP_OPEN, FILEOP_MUST);
-
-	buf_u64(q, handle);
-	buf_bytes(q, path, strlen(path));
-	buf_u64(q, expect ? expect->dev : 0);
-	buf_u64(q, expect ? expect->ino : 0);
-	buf_u32(q, flags);
-	buf_u32(q, mode & 07777);
-}
-
-int tree_get_opened(struct reader *body, struct fileop_attr *a, bool *created, bool *staged)
-{
-	int err = fileop_get_attr(body, a);
-
-	*created = reader_u8(body);
-	*staged = reader_u8(body);
-	return err ? err : body->bad ? -EPROTO : 0;
-}
-
-/* The server has lost the handle (it was started anew): opens the same inode again. A stage is lost with it. */
-int tree_reopen(struct wfile *f, struct call *c)
-{
-	struct wnode *n = f->node;
-	unsigned flags = tree_open_flags(f->flags & ~(O_TRUNC | O_EXCL | O_CREAT));
-	uint64_t handle = batch_client_handle(n->tree->client);
-	AUTO_BUF path = BUF_INIT;
-	AUTO_BATCH b;
-	struct fileop_attr a;
-	struct reader body;
-	bool created, staged;
-	int err;
-
-	batch_init(&b, n->tree->client, c);
-	if (f->staged && f->pushed)
-		return call_fault(c, ESTALE, NULL,
-			"the sandbox ended while this file was being written; what had been sent of it is "
-			"lost");
-	err = tree_path(n, 0, &path);
-	if (err)
-		return err;
-	if (f->unborn)
-		tree_add_open(
-			&b, handle, path.data, NULL, flags | FILEOP_O_CREATE | FILEOP_O_STAGE, f->mode);
-	else
-		tree_add_open(
-			&b, handle, path.data, n, flags | (f->staged ? FILEOP_O_TRUNC | FILEOP_O_STAGE : 0), 0);
-	err = batch_send(&b);
-	if (!err)
-		err = batch_next(&b, &body);
-	if (!err)
-		err = tree_get_opened(&body, &a, &created, &staged);
-	if (err)
-		return err == -ENOENT ? -ESTALE : err;
-	pthread_mutex_lock(&n->lock);
-	f->handle = handle;
-	f->staged = staged;
-	f->unborn = f->unborn && created && staged;
-	pthread_mutex_unlock(&n->lock);
-	return 0;
-}
 
 static void add_handle(struct batch *b, enum fileop_code code, unsigned opflags, uint64_t handle)
 {
@@ -203,39 +132,6 @@ int tree_send(struct wfile *f, struct call *c, const void *p, size_t size, uint6
 	return err;
 }
 
-/* --- the list of open files --- */
-
-void tree_free_file(struct wfile *f)
-{
-	free(f->ahead);
-	free(f);
-}
-
-void tree_add_file(struct wnode *n, struct wfile *f)
-{
-	AUTO_UNLOCK(&n->lock);
-
-	f->node = n;
-	f->next = n->files;
-	n->files = f;
-	n->mappable += (f->flags & O_ACCMODE) == O_RDWR;
-}
-
-void tree_remove_file(struct wnode *n, struct wfile *f)
-{
-	pthread_mutex_lock(&n->lock);
-	for (struct wfile **at = &n->files; *at; at = &(*at)->next) {
-		if (*at == f) {
-			*at = f->next;
-			break;
-		}
-	}
-	n->mappable -= (f->flags & O_ACCMODE) == O_RDWR;
-	pthread_mutex_unlock(&n->lock);
-	tree_close_handle(n->tree, f->handle);
-	tree_free_file(f);
-}
-
 /* Files that were closed while they had unsent bytes, and have none any more. */
 static void bury_released(struct wnode *n)
 {
@@ -274,41 +170,63 @@ bool tree_gone_by_us(struct wnode *n)
 	return n->unlinked_here;
 }
 
-/* Sends the buffer, and with commit gives the stage its name. sent: was there anything. */
-int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent)
+/*
+ * Whose turn it is: with commit the staged files first that have nothing in the buffer, so that no older stage goes over what the
+ * buffer's file has written. NULL: nothing is left.
+ */
+static struct wfile *next_to_push(struct wnode *n, bool commit)
 {
-	struct wfile *f = n->buffer_file, *staged = NULL;
-	size_t size = n->buffer_used;
+	AUTO_UNLOCK(&n->lock);
+
+	for (struct wfile *f = n->files; commit && f; f = f->next)
+		if (f->staged && f != n->buffer_file)
+			return f;
+	return n->buffer_used ? n->buffer_file : NULL;
+}
+
+static int push_file(
+	struct wnode *n, struct wfile *f, struct call *c, bool commit, struct fileop_attr *a)
+{
+	size_t size = n->buffer_file == f ? n->buffer_used : 0;
+	bool bytes;
 	int err;
 
-	/* f and staged stay while busy is ours: with unsent bytes they are not taken away, others may be at any time. */
 	pthread_mutex_lock(&n->lock);
-	for (struct wfile *g = n->files; g; g = g->next)
-		if (g->staged)
-			staged = g;
+	commit = commit && f->staged;
+	bytes = size || (commit && f->pushed);
 	pthread_mutex_unlock(&n->lock);
-	*sent = size || (commit && staged);
-	if (!*sent)
-		return 0;
-	if (!f)
-		f = staged;
-	err = tree_send(f, c, n->buffer, size, n->buffer_off, commit && f->staged, a);
-	if (!err && size && a->nlink == 0 && !tree_gone_by_us(n))
+	err = tree_send(f, c, n->buffer, size, n->buffer_off, commit, a);
+	if (!err && bytes && a->nlink == 0 && !tree_gone_by_us(n))
 		err = tree_salvage(n, f, c);
-	if (err) {
-		pthread_mutex_lock(&n->lock);
-		n->held_err = err;
-		pthread_mutex_unlock(&n->lock);
-		tree_retry_later(n->tree);
-		return err;
-	}
 	pthread_mutex_lock(&n->lock);
-	f->pushed |= size > 0;
-	if (commit)
-		f->staged = f->unborn = f->pushed = false;
+	n->held_err = err;
+	if (!err) {
+		f->pushed |= size > 0;
+		if (commit)
+			f->staged = f->unborn = f->pushed = false;
+	}
 	pthread_mutex_unlock(&n->lock);
-	tree_clear_buffer(n);
-	bury_released(n);
+	if (err)
+		tree_retry_later(n->tree);
+	else if (size)
+		tree_clear_buffer(n);
+	return err;
+}
+
+int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent)
+{
+	struct wfile *f;
+
+	/* f stays while busy is ours: with unsent bytes it is not taken away, others may be at any time. */
+	*sent = false;
+	while ((f = next_to_push(n, commit))) {
+		int err = push_file(n, f, c, commit, a);
+		if (err)
+			return err;
+		*sent = true;
+	}
+	if (*sent)
+		bury_released(n);
 	return 0;
 }
 

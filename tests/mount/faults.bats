@@ -230,3 +230,45 @@ back_again() {
 	kill -9 $writer 2>/dev/null || :
 	wait_until 10 gone $writer
 }
+
+@test "a descriptor outlives the sandbox's server: every call on it works with the next one" {
+	[ "$SERVER" = local ] || skip 'the next use starts the server anew on local: alone'
+	prepare
+	cp "$W/dir/f1" "$T/f1"
+	local call
+	for call in fsync fallocate seek copy_range ftruncate fchmod fstat read write close new; do
+		/usr/bin/python3 - "$call" "$W" "$T" "$server" <<-'E' 3>&- || { echo "$call"; return 1; }
+			import os, signal, sys
+			call, w, t = sys.argv[1:4]
+			server = int(sys.argv[4])
+			data = open(t + "/f1", "rb").read()
+			a = os.open(w + "/dir/f1", os.O_RDWR)
+			b = os.open(w + "/dir/copy", os.O_RDWR | os.O_CREAT, 0o644)
+			os.write(b, b"begin"); os.fsync(b)
+			new = os.open(w + "/dir/new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+			at = os.fstat(a).st_ino
+			os.kill(server, signal.SIGKILL)
+			assert not os.path.exists(w + "/dir/none") # the next one is there
+			if call == "fsync": os.fsync(a)
+			elif call == "fallocate": os.posix_fallocate(b, 0, 100000); assert os.fstat(b).st_size == 100000
+			elif call == "seek": assert os.lseek(a, 0, os.SEEK_DATA) == 0 and os.lseek(a, 0, os.SEEK_HOLE) == len(data)
+			elif call == "copy_range":
+			    assert os.copy_file_range(a, b, 10000, 0, 0) == 10000
+			    assert os.pread(b, 20000, 0) == data[:10000]
+			elif call == "ftruncate": os.ftruncate(b, 3); assert os.pread(b, 10, 0) == b"beg"
+			elif call == "fchmod": os.fchmod(b, 0o600); assert os.fstat(b).st_mode & 0o777 == 0o600
+			elif call == "fstat":
+			    assert os.fstat(a).st_ino == at and os.fstat(a).st_size == len(data)
+			    assert os.fstat(new).st_size == 0
+			elif call == "read": assert os.pread(a, 100000, 7) == data[7:]
+			elif call == "write": os.pwrite(b, b"more", 5); os.fsync(b); assert os.pread(b, 20, 0) == b"beginmore"
+			elif call == "new": os.write(new, b"here"); os.fsync(new)
+			for fd in (a, b, new): os.close(fd)
+			assert os.stat(w + "/dir/new").st_size == (4 if call == "new" else 0)
+			os.unlink(w + "/dir/new"); os.unlink(w + "/dir/copy")
+		E
+		cmp "$T/f1" "$W/dir/f1"
+		[ -z "$(cat "$C/sync")" ]
+		server=$(server_of_sandbox)
+	done
+}

@@ -194,6 +194,28 @@ lines_are() { [ "$(wc -l <"$1")" = "$2" ]; }
 	[ "$(other 'cat /workspace/d/c; ls /workspace')" = $'new\nd' ]
 }
 
+@test "two programs that truncate one file at the same moment: what is written then is there, and nothing is unsent" {
+	within 100 /usr/bin/python3 - "$W" "$C" <<-E
+		import os, sys, threading
+		w, c = sys.argv[1:]
+		open(w + "/f", "w").close()
+		for what in range(300):
+		    begin, opened = threading.Barrier(2), threading.Barrier(2)
+		    def work(letter, writes):
+		        begin.wait()
+		        fd = os.open(w + "/f", os.O_WRONLY | os.O_TRUNC)
+		        opened.wait()
+		        if writes: os.write(fd, letter * 20000)
+		        os.close(fd)
+		    pair = [threading.Thread(target=work, args=(b"a", what % 3 < 2)), threading.Thread(target=work, args=(b"b", True))]
+		    for t in pair: t.start()
+		    for t in pair: t.join()
+		    got = open(w + "/f", "rb").read()
+		    assert got == b"b" * 20000 or what % 3 < 2 and got == b"a" * 20000, (what, len(got), set(got))
+		    assert open(c + "/sync").read() == "", what
+	E
+}
+
 @test "rename of directories: over an empty one yes, over a full one ENOTEMPTY, below itself EINVAL" {
 	mkdir -p "$W/a/x" "$W/b" "$W/c/y"
 	mv -T "$W/a" "$W/b"

@@ -37,7 +37,7 @@ ALL_LDFLAGS = $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
 FS_PKGS := fuse3 libcurl json-c libpcre2-8 nettle
 # Debian's wslay says nothing to pkg-config.
 WSLAY_LIBS ?= -lwslay
-D_PKGS := libmicrohttpd json-c libarchive
+D_PKGS := libmicrohttpd json-c libarchive nettle
 TEST_PKGS := $(FS_PKGS) $(D_PKGS) cmocka
 pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1))
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1))
@@ -62,7 +62,7 @@ $(BUILD)/sandboxfs: $(FS_SRC:%.c=$O/%.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(FS_PKGS)) $(WSLAY_LIBS) $(LDLIBS)
 
 $(BUILD)/sandboxd: $(D_SRC:%.c=$O/%.o)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(D_PKGS)) $(LDLIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(D_PKGS)) $(WSLAY_LIBS) $(LDLIBS)
 
 $O/sandboxfs/%.o $O/ctl/%.o: PKGS = $(FS_PKGS)
 $O/contrib/%.o: PKGS = $(D_PKGS)

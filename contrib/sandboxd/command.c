@@ -83,7 +83,9 @@ static int place_make(struct command *c, const char *cwd)
 	if (c->own_cwd)
 		buf_printf(&b, "%s%s", *cwd == '/' ? "" : "/", cwd);
 	c->cwd = buf_steal(&b);
-	return c->cwd ? environment_make(&c->environment, c->server, &base, c->cwd, c->env) : -ENOMEM;
+	err = c->cwd ? environment_make(&c->environment, c->server, &base, c->cwd, c->env) : -ENOMEM;
+	return !err && c->columns ? environment_default(&c->environment, "TERM", "xterm-256color")
+							  : err;
 }
 
 static int command_fill(struct command *c, const struct command_spec *spec)
@@ -110,7 +112,7 @@ static int command_fill(struct command *c, const struct command_spec *spec)
 	c->in_shell = spec->session && spec->in_shell;
 	c->columns = spec->columns;
 	c->rows = spec->rows;
-	if (c->session && c->timeout_ms < 0)
+	if (c->session && c->timeout_ms < 0 && !spec->no_timeout)
 		c->timeout_ms = session_timeout_ms(c->session);
 	int err = place_make(c, spec->cwd);
 	if (!err)

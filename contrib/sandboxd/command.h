@@ -36,6 +36,7 @@ struct command_spec {
 	int input_fd;       /* >0: this becomes stdin instead; taken, also on failure */
 	int64_t timeout_ms; /* <0: none */
 	bool timeout_note;  /* say so at the end of stderr */
+	bool no_timeout;    /* not even the session's */
 	bool listed;
 	struct session
 		*session;  /* borrowed; NULL: none. It ends with this session, begins where that is */

@@ -67,6 +67,17 @@ int environment_make(struct buf *out, const struct server *server, const struct 
 	return buf_error(out);
 }
 
+int environment_default(struct buf *b, const char *name, const char *value)
+{
+	size_t n = strlen(name);
+	for (size_t at = 0; at < b->size; at += strlen(b->data + at) + 1)
+		if (strncmp(b->data + at, name, n) == 0 && b->data[at + n] == '=')
+			return 0;
+	buf_printf(b, "%s=%s", name, value);
+	buf_char(b, '\0');
+	return buf_error(b);
+}
+
 bool environment_names_are_good(struct json_object *env)
 {
 	if (!env)

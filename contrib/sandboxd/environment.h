@@ -17,6 +17,8 @@ struct json_object;
  */
 int environment_make(struct buf *out, const struct server *server, const struct buf *base,
 	const char *cwd, struct json_object *env);
+/* Adds a variable if there is none of that name. 0 or -ENOMEM. */
+int environment_default(struct buf *b, const char *name, const char *value);
 /* Are all names of env such that a shell can assign them? NULL: yes. */
 bool environment_names_are_good(struct json_object *env);
 

@@ -281,12 +281,16 @@ enum MHD_Result reply_stream(struct request *r, const char *type, struct stream 
 	return reply(r, 200, response, type, headers);
 }
 
-enum MHD_Result reply_upgrade(
-	struct request *r, const char *protocol, MHD_UpgradeHandler handler, void *arg)
+enum MHD_Result reply_upgrade(struct request *r, const char *protocol, const char *const *more,
+	MHD_UpgradeHandler handler, void *arg)
 {
-	const char *headers[] = {MHD_HTTP_HEADER_UPGRADE, protocol, NULL};
-	return reply(r, MHD_HTTP_SWITCHING_PROTOCOLS, MHD_create_response_for_upgrade(handler, arg),
-		NULL, headers);
+	struct MHD_Response *response = MHD_create_response_for_upgrade(handler, arg);
+	if (response &&
+		MHD_add_response_header(response, MHD_HTTP_HEADER_UPGRADE, protocol) != MHD_YES) {
+		MHD_destroy_response(response);
+		return MHD_NO;
+	}
+	return reply(r, MHD_HTTP_SWITCHING_PROTOCOLS, response, NULL, more);
 }
 
 /* --- from the daemon --- */

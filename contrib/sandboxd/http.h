@@ -83,8 +83,9 @@ struct stream {
 };
 /* Takes s, also on failure. */
 enum MHD_Result reply_stream(struct request *r, const char *type, struct stream *s);
-enum MHD_Result reply_upgrade(
-	struct request *r, const char *protocol, MHD_UpgradeHandler handler, void *arg);
+/* 101; more: further headers, or NULL. The handler gets the connection, on its own thread. */
+enum MHD_Result reply_upgrade(struct request *r, const char *protocol, const char *const *more,
+	MHD_UpgradeHandler handler, void *arg);
 /* Appends one event: `data: {json}` and an empty line. o is taken; 0 or -ENOMEM. */
 int event_add(struct buf *out, struct json_object *o);
 

@@ -95,14 +95,21 @@ ssize_t pty_type(struct command *c, uint64_t at, const void *p, size_t n)
 	return (ssize_t)known + (done > 0 ? done : 0);
 }
 
+uint64_t pty_typed(struct command *c)
+{
+	AUTO_UNLOCK(&c->lock);
+	return c->typed;
+}
+
+int pty_borrow(struct command *c)
+{
+	AUTO_UNLOCK(&c->lock);
+	return c->terminal >= 0 ? fcntl(c->terminal, F_DUPFD_CLOEXEC, 3) : -1;
+}
+
 void pty_wait(struct command *c, int ms)
 {
-	AUTO_FD int fd = -1;
-	{
-		AUTO_UNLOCK(&c->lock);
-		if (c->terminal >= 0)
-			fd = fcntl(c->terminal, F_DUPFD_CLOEXEC, 3);
-	}
+	AUTO_FD int fd = pty_borrow(c);
 	struct pollfd p = {.fd = fd, .events = POLLOUT};
 	(void)poll(&p, 1, ms); /* whoever waits asks again */
 }

@@ -27,6 +27,10 @@ void pty_size(struct command *c, unsigned *columns, unsigned *rows);
  * before are missing.
  */
 ssize_t pty_type(struct command *c, uint64_t at, const void *p, size_t n);
+/* How many bytes were typed so far. */
+uint64_t pty_typed(struct command *c);
+/* A descriptor of its own to poll, or -1. */
+int pty_borrow(struct command *c);
 /* Waits until it takes more, up to ms. */
 void pty_wait(struct command *c, int ms);
 

@@ -157,7 +157,7 @@ enum MHD_Result route_relay(struct request *r)
 	if (!relay)
 		return reply_error(r, ERR_INTERNAL, NULL, "port.relay", "out of memory");
 	*relay = (struct relay){.server = r->server, .fd = fd};
-	enum MHD_Result result = reply_upgrade(r, "sandboxfs-relay", on_upgrade, relay);
+	enum MHD_Result result = reply_upgrade(r, "sandboxfs-relay", NULL, on_upgrade, relay);
 	if (result == MHD_YES)
 		(void)steal_fd(&fd);
 	else

@@ -61,6 +61,10 @@ enum MHD_Result route_frames_signal(struct request *r);
 enum MHD_Result route_frames_get(struct request *r);
 enum MHD_Result route_frames_output(struct request *r);
 enum MHD_Result route_frames_forget(struct request *r);
+/* routes_pty.c */
+enum MHD_Result route_ws_pty(struct request *r);
+enum MHD_Result route_frames_input(struct request *r);
+enum MHD_Result route_frames_resize(struct request *r);
 /* routes_session.c */
 enum MHD_Result route_session_create(struct request *r);
 enum MHD_Result route_session_list(struct request *r);

@@ -72,6 +72,8 @@ static const struct route table[] = {
 	{"PUT", "/api/sandboxfs/archive", route_archive_put},
 	{"POST", "/api/backup/create", route_backup_create},
 	{"POST", "/api/backup/restore", route_backup_restore},
+	{"POST", "/api/git/checkout", route_git_checkout},
+	{"POST", "/api/sandboxfs/git", route_git_stream},
 	{"GET", "/api/interpreter/health", route_interpreter_health},
 	{"POST", "/api/contexts", route_context_create},
 	{"GET", "/api/contexts", route_context_list},

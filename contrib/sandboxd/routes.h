@@ -80,6 +80,9 @@ route_body_handler body_archive_put;
 /* routes_backup.c */
 enum MHD_Result route_backup_create(struct request *r);
 enum MHD_Result route_backup_restore(struct request *r);
+/* routes_git.c */
+enum MHD_Result route_git_checkout(struct request *r);
+enum MHD_Result route_git_stream(struct request *r);
 /* routes_code.c */
 enum MHD_Result route_interpreter_health(struct request *r);
 enum MHD_Result route_context_create(struct request *r);

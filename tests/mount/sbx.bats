@@ -1,0 +1,253 @@
+# sbx and sbx-sh: everything through the mounted files, from an ordinary shell. Run by dash and by bash, whichever sh is.
+load ../lib/harness
+
+setup() {
+	private_directory
+	PATH=$repo/contrib/sbx:$PATH
+	export SBX_MOUNT=$MNT
+	if [ -z "${NO_START:-}" ]; then start; fi
+}
+# in each of the two shells
+in_dash() { dash "$repo/contrib/sbx/sbx" "$@"; }
+in_bash() { bash --posix "$repo/contrib/sbx/sbx" "$@"; }
+
+# bats test_tags=server
+@test "sbx exec gives a command's output, each stream for itself, and its exit code" {
+	local s
+	for s in in_dash in_bash; do
+		run -7 --separate-stderr $s exec "$NAME" -- sh -c 'echo out; echo err >&2; exit 7'
+		[ "$output" = out ]
+		[ "$stderr" = err ]
+		# as they arrive, where both go to one place
+		run -0 $s exec "$NAME" -c 'echo 1; echo 2 >&2; echo 3'
+		[ "$(sort <<<"$output")" = "$(printf '1\n2\n3')" ]
+	done
+}
+
+# bats test_tags=server
+@test "sbx exec: every word arrives as it stands" {
+	local s
+	printf '%s\n' 'a b' "it's" 'x
+y' '\n' '' '$HOME' '`id`' '*' 'tail
+' '-n' '"' 'ü' >"$T/want"
+	for s in in_dash in_bash; do
+		$s exec "$NAME" -- printf '%s\n' 'a b' "it's" 'x
+y' '\n' '' '$HOME' '`id`' '*' 'tail
+' '-n' '"' 'ü' >"$T/got"
+		cmp "$T/want" "$T/got"
+		# and through JSON, with every control character
+		$s exec "$NAME" -t 30s -e A="$(printf '\001\t\033"\\\n.')" -c 'printf %s "$A"' >"$T/got"
+		printf '\001\t\033"\\\n.' | cmp - "$T/got"
+	done
+}
+
+# bats test_tags=server
+@test "sbx exec runs in the directory that matches the current one" {
+	mkdir "$W/a b"
+	cd "$W/a b"
+	unset SBX_MOUNT
+	[ "$(sbx exec -- pwd)" = '/workspace/a b' ]
+	[ "$(sbx exec -w c/.. -- pwd 2>&1)" != '/workspace/a b' ]
+	[ "$(sbx exec -w /tmp -- pwd)" = /tmp ]
+	[ "$(sbx exec -t 20 -w .. -- pwd)" = /workspace ]
+	cd "$M/root/etc"
+	[ "$(sbx exec -- pwd)" = /etc ]
+	cd "$C/runs"
+	[ "$(sbx exec -- pwd)" = /workspace ]
+	cd /
+	[ "$(sbx exec "$W/a b" -- pwd)" = '/workspace/a b' ]
+	# a tree that looks like a mount is none
+	mkdir -p "$W/fake/ctl"
+	touch "$W/fake/ctl/exec" "$W/fake/ctl/status"
+	cd "$W/fake/ctl"
+	[ "$(sbx exec -- pwd)" = /workspace/fake/ctl ]
+	cd "$T"
+	run -125 sbx exec -- true
+	[[ $output == *'no sandbox is here'* ]]
+}
+
+@test "sbx exec -i gives the standard input, byte for byte, and -t ends with 124" {
+	head -c 300000 /dev/urandom >"$T/in"
+	sbx exec "$NAME" -i -- cat <"$T/in" >"$T/out"
+	cmp "$T/in" "$T/out"
+	run -124 sbx exec "$NAME" -t 300ms -- sleep "$S"
+	# without -i it is empty
+	[ -z "$(echo text | sbx exec "$NAME" -- cat)" ]
+}
+
+# bats test_tags=server
+@test "sbx exec: megabytes on both streams at once arrive whole" {
+	sbx exec "$NAME" -- sh -c 'head -c 5000000 /dev/urandom | tee /workspace/r; cat /workspace/r >&2' >"$T/o" 2>"$T/e"
+	cmp "$T/o" "$W/r"
+	cmp "$T/e" "$W/r"
+}
+
+@test "a signal to sbx exec ends the command in the sandbox" {
+	local p rc=0
+	setsid sbx exec "$NAME" -- sh -c "echo up; sleep $S" >"$T/out" &
+	p=$!
+	wait_until 10 grep -q up "$T/out"
+	kill -TERM $p
+	wait $p || rc=$?
+	[ $rc = 143 ]
+	wait_until 5 gone_inside
+	# a reader that leaves ends it as well
+	run -0 bash -c "sbx exec $NAME -- sh -c 'yes $S' | head -n 1"
+	[ "$output" = "$S" ]
+	wait_until 5 gone_inside
+}
+gone_inside() { [ -z "$(other "pgrep -af '[ ]$S' || :")" ]; }
+
+@test "^C in a terminal ends the command and not the terminal" {
+	cat >"$T/expect" <<-'E'
+		set timeout 20
+		spawn bash --norc
+		send "sbx exec $env(BOX) -- sh -c 'echo u''p; sleep $env(NUMBER)'; echo status=\$?\r"
+		expect "\nup"
+		send "\003"
+		expect -re "status=130"
+		send "exit\r"
+		expect eof
+	E
+	BOX=$NAME NUMBER=$S within 30 expect "$T/expect"
+	wait_until 5 gone_inside
+}
+
+# bats test_tags=server
+@test "sbx: processes, their logs, waits and ends" {
+	cd "$W"
+	run -0 sbx run -n web -e A=b -- sh -c 'echo $A; pwd; exec sleep '"$S"
+	[ "$output" = web ]
+	wait_until 10 grep -q workspace "$C/processes/web/logs"
+	[ "$(sbx logs web)" = "$(printf 'b\n/workspace')" ]
+	sbx ps | grep -E '^web +running +[0-9]+ +- +sh -c'
+	[ "$(sbx ps -q)" = web ]
+	sbx kill web
+	run -143 sbx wait web
+	[ "$(within 5 sbx logs -f web | tail -n 1)" = /workspace ]
+	run -125 sbx logs nobody
+	[[ $output == *'no such process'* ]]
+	sbx run -- sleep "$S"
+	sbx kill -a
+	wait_until 5 gone_inside
+}
+
+@test "sbx: a server, its port and its URL" {
+	local port
+	cd "$W"
+	port=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])')
+	echo hello >index.txt
+	sbx run -n web -p "$port" -- python3 -m http.server "$port"
+	curl -s "$(sbx expose "$port" site)index.txt" | grep -x hello
+	sbx ports | grep "^$port http://127.0.0.1:"
+	sbx unexpose "$port"
+	sbx unexpose "$port"
+	[ -z "$(sbx ports)" ]
+	run -125 sbx expose 99999
+	[[ $output == 'sbx: ports/99999: not a port'* ]]
+	sbx kill -KILL web
+}
+
+# bats test_tags=server
+@test "sbx cp copies in and out, with modes and times" {
+	printf x >"$T/f"
+	chmod 751 "$T/f"
+	touch -d 2001-02-03T04:05:06 "$T/f"
+	sbx cp "$T/f" "$NAME:/tmp/f"
+	[ "$(other 'stat -c "%a %Y" /tmp/f; rm /tmp/f')" = "751 $(stat -c %Y "$T/f")" ]
+	mkdir -p "$W/d/e"
+	echo y >"$W/d/e/y"
+	sbx cp "$NAME:d" "$T/d"
+	[ "$(cat "$T/d/e/y")" = y ]
+	cd "$W/d"
+	echo z >"$T/a:b"
+	sbx cp "$T/a:b" :e
+	[ "$(cat "$W/d/e/a:b")" = z ]
+	run -1 sbx cp :none "$T"
+}
+
+@test "make SHELL=sbx-sh runs each recipe line in the sandbox, in its directory" {
+	mkdir "$W/p"
+	cat >"$W/p/Makefile" <<'E'
+V := $(shell echo v; echo warn >&2)
+all: a b
+	@echo "[$(V)] $$PWD it's \$$x $$(cat a)"
+	@cd / && pwd
+	@test -z "$$HOST_ONLY" && echo "$$GIVEN"
+a b:
+	@hostname > $@
+fail:
+	exit 3
+sub:
+	@$(MAKE) -s inner X=1
+inner:
+	@echo "level $(MAKELEVEL) X=$(X)"
+E
+	cd "$W/p"
+	HOST_ONLY=1 GIVEN='a b' SBX_ENV=GIVEN make -s -j2 SHELL=sbx-sh >"$T/out"
+	x hostname >"$T/host"
+	[ "$(cat "$W/p/a")" = "$(cat "$T/host")" ]
+	[ "$(sed -n 1p "$T/out")" = "[v] /workspace/p it's \$x $(cat a)" ]
+	[ "$(sed -n 2p "$T/out")" = / ]
+	[ "$(sed -n 3p "$T/out")" = 'a b' ]
+	run -2 make -s SHELL=sbx-sh fail
+	[[ $output == *'Error 3'* ]]
+	[ "$(make -s SHELL=sbx-sh sub)" = 'level 1 X=1' ]
+}
+
+@test "sbx ls, new and destroy" {
+	[ "$SERVER" = local ] || skip 'one sandbox'
+	run -0 sbx new second
+	[ "$output" = "$MNT/second" ]
+	echo x >"$MNT/second/workspace/f"
+	sbx ls | grep -E "^second +(running|starting) +$MNT/second\$"
+	sbx destroy second
+	[ ! -e "$MNT/second" ]
+	run -125 sbx destroy second
+	[[ $output == *'no such sandbox'* ]]
+	run -125 sbx new '-'
+	[ "$status" = 125 ]
+}
+
+@test "sbx with a mount of one sandbox, or of its workspace" {
+	unmount
+	mount_it -o sandbox=demo
+	mkdir "$MNT/workspace/x"
+	cd "$MNT/workspace/x"
+	[ "$(sbx exec -- pwd)" = /workspace/x ]
+	cd /
+	[ "$(sbx exec demo -- pwd)" = /workspace ]
+	unmount
+	mount_it -o sandbox=demo,subdir=workspace
+	cd "$MNT/x"
+	[ "$(sbx exec -- pwd)" = /workspace/x ]
+	sbx ls | grep "^demo .* $MNT\$"
+	cd /
+}
+
+@test "sbx says what is wrong with a call, with status 125" {
+	local call
+	for call in '' nosuch 'exec' 'exec demo' 'exec demo ls' 'exec -x -- ls' 'exec -e 1=2 -- ls' 'exec -t x -- ls' logs kill 'expose x y' 'cp a' \
+		destroy 'new' 'ps a b' 'exec nobody -- ls' 'wait'; do
+		# shellcheck disable=SC2086
+		run -125 sbx $call
+		[[ $output == *sbx* ]] || { echo "$call: $output"; return 1; }
+	done
+	run -0 sbx help
+	[[ $output == 'usage: sbx'* ]]
+}
+
+@test "completions complete" {
+	mkdir "$C/processes/zzz"
+	echo true >"$C/processes/zzz/cmd"
+	cd "$W"
+	run -0 bash --norc -c '. "$0"; COMP_WORDS=(sbx logs z); COMP_CWORD=2; _sbx; echo "${COMPREPLY[@]}"' "$repo/contrib/completions/sbx.bash"
+	[ "$output" = zzz ]
+	run -0 bash --norc -c '. "$0"; COMP_WORDS=(sbx exp); COMP_CWORD=1; _sbx; echo "${COMPREPLY[@]}"' "$repo/contrib/completions/sbx.bash"
+	[ "$output" = expose ]
+	if command -v zsh >/dev/null; then zsh -n "$repo/contrib/completions/_sbx"; fi
+	if command -v fish >/dev/null; then
+		run -0 fish --no-config -c "source $repo/contrib/completions/sbx.fish; complete -C 'sbx logs z'"
+		[[ $output == zzz* ]]
+	fi
+}

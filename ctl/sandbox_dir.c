@@ -94,14 +94,20 @@ static int verb_kill_all(const struct ctl_ref *ref, struct call *c, int argc, ch
 	return err ? err : sandbox_api(ref->sandbox, c, "DELETE", "/api/process/kill-all", NULL, NULL);
 }
 
+/* They run until they are destroyed, or the mount ends: to be kept alive is what can be had, and anything else is not. */
 static int verb_sleep(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
 {
 	(void)ref;
 	(void)argc;
+	if (strcmp(argv[0], "keepalive") == 0 && strcmp(argv[1], "on") == 0)
+		return 0;
+	if (strcmp(argv[0], "keepalive") == 0 && strcmp(argv[1], "off") != 0)
+		return call_fault(
+			c, EINVAL, NULL, "keepalive %s: write keepalive on or keepalive off", argv[1]);
 	return call_fault(c, ENOTSUP, NULL,
-		"%s: sandboxes of this server do not sleep; they run until they are destroyed or the mount "
+		"%s %s: sandboxes of this server do not sleep; they run until they are destroyed or the mount "
 		"ends",
-		argv[0]);
+		argv[0], argv[1]);
 }
 
 static const struct ctl_verb sandbox_verbs[] = {

@@ -449,7 +449,7 @@ static void verbs_are_checked_and_the_error_repeats_the_line(void **state)
 	assert_int_equal(write_whole("ctl", "retry 'a b'\nflush\n"), 0);
 	assert_int_equal(fake_retries, 1);
 	assert_int_equal(fake_barriers, 2);
-	assert_int_equal(write_whole("ctl", "keepalive on\n"), -ENOTSUP);
+	assert_int_equal(write_whole("ctl", "keepalive off\n"), -ENOTSUP);
 	assert_file_holds("error", "do not sleep");
 	assert_int_equal(write_whole("ctl", "cancel 99"), -ESRCH);
 	assert_int_equal(write_whole("ctl", "kill-all"), 0);

@@ -178,7 +178,36 @@ int batch_send(struct batch *b)
 	return 0;
 }
 
+/* What a person must know although a program has its errno: it is the sandbox's state, not the call's mistake. */
+static void note_state(struct batch *b, int err)
+{
+	struct sandbox *sb = b->client->sandbox;
+	const char *name = sandbox_name(sb);
+	uint64_t avail = sandbox_avail(sb);
+
+	if (err == -ENOSPC)
+		call_fault(b->call, ENOSPC, NULL,
+			"%s: no room for it: %llu MiB are left in workspace/; remove something there, or mount "
+			"with a "
+			"smaller -o min-free=",
+			name, (unsigned long long)(avail >> 20));
+	else if (err == -EDQUOT)
+		call_fault(b->call, EDQUOT, NULL, "%s: the quota of its files is used up", name);
+	else if (err == -EROFS)
+		call_fault(b->call, EROFS, NULL,
+			"%s: this part of the sandbox cannot be written; workspace/ and root/tmp can", name);
+	else if (err == -EIO)
+		call_fault(b->call, EIO, NULL, "%s: the disk of the sandbox failed", name);
+	else
+		return;
+	sandbox_note_fault(sb, &b->call->fault);
+}
+
 int batch_next(struct batch *b, struct reader *body)
 {
-	return fileop_get_result(&b->results, body);
+	int err = fileop_get_result(&b->results, body);
+
+	if (err < 0)
+		note_state(b, err);
+	return err;
 }

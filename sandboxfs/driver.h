@@ -8,6 +8,8 @@
 #ifndef SBX_DRIVER_H
 #define SBX_DRIVER_H
 
+#include <sys/statvfs.h>
+
 #include "buf.h"
 #include "call.h"
 #include "http.h"
@@ -46,6 +48,8 @@ struct driver_ops {
 	void (*stop)(void *state, const char *name, struct driver_instance *inst);
 	/* Who uses it, for status in-use, without starting: 0 free, 1 and detail filled ("pid 12, /home/u/sbx"). */
 	int (*in_use)(void *state, const char *name, char *detail, size_t size);
+	/* Where all sandboxes share the space of one disk: what it has for them. NULL, or 0 or a negative errno. */
+	int (*space)(void *state, struct statvfs *out);
 };
 
 extern const struct driver_ops local_driver;

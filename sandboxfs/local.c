@@ -499,6 +499,20 @@ static void local_stop(void *state, const char *name, struct driver_instance *in
 	*inst = (struct driver_instance){0};
 }
 
+/* The disk of the data directory, less what min-free= keeps. */
+static int local_space(void *state, struct statvfs *out)
+{
+	const struct local *l = state;
+
+	if (fstatvfs(l->data, out) < 0)
+		return -errno;
+	uint64_t unit = out->f_frsize ? out->f_frsize : 4096;
+	uint64_t kept = (l->options->min_free + unit - 1) / unit;
+	out->f_bfree = out->f_bfree > kept ? out->f_bfree - kept : 0;
+	out->f_bavail = out->f_bavail > kept ? out->f_bavail - kept : 0;
+	return 0;
+}
+
 const struct driver_ops local_driver = {
 	.kind = "local",
 	.id_names = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
@@ -513,4 +527,5 @@ const struct driver_ops local_driver = {
 	.start = local_start,
 	.stop = local_stop,
 	.in_use = local_in_use,
+	.space = local_space,
 };

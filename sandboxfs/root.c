@@ -39,6 +39,7 @@ struct top {
 };
 
 enum { INO_ROOT = 1, INO_CTL = 2 };
+enum { BLOCK_SIZE = 4096, UNKNOWN_BLOCKS = 1 << 30 /* 4 TiB, where nobody can tell */ };
 
 static uint64_t hash_of(const char *name, uint64_t seed)
 {
@@ -163,17 +164,35 @@ static int place_readdir(
 	return 0;
 }
 
-/* What was last heard from the sandbox; never a request. */
+/* Never a request, and never a number that keeps a program from copying what may well fit. */
+static void space_without_asking(struct server *s, uint64_t avail, struct statvfs *st)
+{
+	struct statvfs shared;
+
+	if (server_space(s, &shared) == 0) {
+		*st = shared;
+	} else {
+		st->f_blocks = st->f_bfree = st->f_bavail = UNKNOWN_BLOCKS;
+		st->f_files = st->f_ffree = st->f_favail = UNKNOWN_BLOCKS;
+	}
+	if (!st->f_bsize || !st->f_frsize)
+		st->f_bsize = st->f_frsize = BLOCK_SIZE;
+	st->f_namemax = 255;
+	/* What the sandbox last said of itself is truer. */
+	if (avail != UINT64_MAX)
+		st->f_bavail = avail / st->f_frsize;
+	if (st->f_bfree < st->f_bavail)
+		st->f_bfree = st->f_bavail;
+	if (st->f_blocks < st->f_bfree)
+		st->f_blocks = st->f_bfree;
+}
+
 static int place_statfs(struct node *n, struct op *op, struct statvfs *st)
 {
 	struct place *p = (struct place *)n;
-	uint64_t avail = sandbox_avail(p->sandbox);
 
 	(void)op;
-	if (avail != UINT64_MAX) {
-		st->f_bavail = st->f_bfree = avail / st->f_frsize;
-		st->f_blocks = st->f_bfree;
-	}
+	space_without_asking(sandbox_server(p->sandbox), sandbox_avail(p->sandbox), st);
 	return 0;
 }
 
@@ -431,9 +450,8 @@ static int top_releasedir(struct node *n, struct op *op, void *file)
 
 static int top_statfs(struct node *n, struct op *op, struct statvfs *st)
 {
-	(void)n;
 	(void)op;
-	st->f_blocks = 1; /* a size of 0 makes df leave the mount out */
+	space_without_asking(((struct top *)n)->server, UINT64_MAX, st);
 	return 0;
 }
 

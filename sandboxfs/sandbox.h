@@ -12,6 +12,7 @@
 #include <json-c/json.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #include "buf.h"
@@ -60,6 +61,8 @@ int server_destroy(struct server *s, struct call *c, const char *name, bool forc
 void server_describe(struct server *s, struct buf *out);
 /* `NAME NUMBER` lines for ctl/stats. */
 void server_describe_stats(struct server *s, struct buf *out);
+/* The space that its sandboxes share, without a request. 0, or -ENOTSUP where nobody here can tell. */
+int server_space(struct server *s, struct statvfs *out);
 /* The newest fault that belongs to no sandbox. */
 void server_note_fault(struct server *s, const struct fault *f);
 void server_last_fault(struct server *s, struct fault *copy);

@@ -549,6 +549,11 @@ void server_free(struct server *s)
 
 /* --- what is said of it --- */
 
+int server_space(struct server *s, struct statvfs *out)
+{
+	return s->driver->space ? s->driver->space(s->driver_state, out) : -ENOTSUP;
+}
+
 void server_note_fault(struct server *s, const struct fault *f)
 {
 	AUTO_UNLOCK(&s->lock);

@@ -332,6 +332,9 @@ int tree_statfs(struct node *node, struct op *op, struct statvfs *st)
 	st->f_ffree = reader_u64(&body);
 	st->f_favail = st->f_ffree;
 	st->f_namemax = reader_u64(&body);
+	/* Programs divide by them. */
+	if (!st->f_bsize || !st->f_frsize)
+		return -EPROTO;
 	return body.bad ? -EPROTO : 0;
 }
 

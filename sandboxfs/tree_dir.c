@@ -23,7 +23,10 @@ struct dir_entry {
 };
 
 struct wdir {
-	pthread_mutex_t lock; /* readdirs of one opening, one after the other */
+	/* Readdirs of one opening are one after the other: busy, under lock, and all below is for who has it. */
+	pthread_mutex_t lock;
+	struct waitq queue;
+	bool busy;
 	struct dir_entry *entries;
 	size_t count, size, bytes; /* of names and links */
 	bool fetched;
@@ -159,16 +162,20 @@ static int fetch_by(struct wdir *d, struct wnode *n, struct op *op, unsigned whi
 static int fetch(struct wdir *d, struct wnode *n, struct op *op)
 {
 	int err = tree_settle_children(n, NULL, op_call(op));
+	bool again = false;
 
-	clear(d);
 	if (err == -EINTR)
 		return err; /* what cannot be sent is missing in the listing; ctl/sync names it */
-	for (unsigned which = 0;;) {
-		err = fetch_by(d, n, op, which);
+	for (;;) {
+		clear(d);
+		err = fetch_by(d, n, op, 0);
+		if (err == -EBADF && !again) {
+			again = true; /* the server was started anew in the middle */
+			continue;
+		}
 		if (n->root_path || (err != -ESTALE && err != -ENOENT && err != -ENOTDIR))
 			break;
-		clear(d);
-		tree_drop_dentry(n, which);
+		tree_drop_dentry(n, 0);
 	}
 	d->fetched = !err;
 	return err == -ENODATA ? -ESTALE : err;
@@ -245,16 +252,41 @@ static int fill(struct wdir *d, struct wnode *n, off_t off, struct node_filler *
 	return 0;
 }
 
+static int begin(struct wdir *d, struct call *c)
+{
+	AUTO_UNLOCK(&d->lock);
+
+	while (d->busy) {
+		int err = waitq_wait(&d->queue, &d->lock, c, -1);
+		if (err)
+			return err;
+	}
+	d->busy = true;
+	return 0;
+}
+
+static void end(struct wdir *d)
+{
+	AUTO_UNLOCK(&d->lock);
+
+	d->busy = false;
+	waitq_wake(&d->queue);
+}
+
 int tree_readdir(struct node *node, struct op *op, void *file, off_t off, struct node_filler *f)
 {
 	struct wnode *n = wnode_of(node);
 	struct wdir *d = file;
-	int err = 0;
-	AUTO_UNLOCK(&d->lock);
+	int err = begin(d, op_call(op));
 
+	if (err)
+		return err;
 	if (off == 0 || !d->fetched)
 		err = fetch(d, n, op);
-	return err ? err : fill(d, n, off, f);
+	if (!err)
+		err = fill(d, n, off, f);
+	end(d);
+	return err;
 }
 
 int tree_releasedir(struct node *n, struct op *op, void *file)

@@ -168,6 +168,16 @@ back_again() {
 		[ "$status" != 0 ]
 	}
 	[[ $output == *'No space left'* ]]
+	grep -q '^errno ENOSPC$' "$C/error"
+	grep -q '^message demo: no room for it: 0 MiB are left' "$C/error"
+}
+
+@test "what the sandbox keeps from being written is EROFS, and ctl/error says what can be" {
+	[ "$SERVER" = local ] || skip 'only the isolation of local: is known here'
+	start
+	run touch "$M/root/usr/x"
+	[[ $output == *'Read-only file system'* ]]
+	grep -q '^message demo: this part of the sandbox cannot be written; workspace/ and root/tmp can$' "$C/error"
 }
 
 # As a user alone: root's processes are not limited so.

@@ -472,8 +472,17 @@ mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
 	[ "$(stat -f -c %l "$W")" = 255 ]
 }
 
-@test "df of the mount and of a sandbox's directory answer without a request" {
-	df "$MNT" "$M" >/dev/null
+@test "df of the mount and of a sandbox's directory answer without a request, with room for what fits (row 33)" {
+	local at before
+	ls "$W" # it has started
+	before=$(awk '$1 == "requests" { print $2 }' "$MNT/ctl/stats")
+	for at in "$MNT" "$M"; do
+		[ "$(df -B1 --output=avail "$at" | tail -n 1)" -gt 1000000 ]
+		[ "$(df -B1 --output=size "$at" | tail -n 1)" -gt 1000000 ]
+		[ "$(stat -f -c %s "$at")" -gt 0 ]
+		[ "$SERVER" != local ] || [ "$(stat -f -c '%S %b' "$at")" = "$(stat -f -c '%S %b' "$T/data")" ]
+	done
+	[ "$(awk '$1 == "requests" { print $2 }' "$MNT/ctl/stats")" = "$before" ]
 }
 
 # bats test_tags=server

@@ -3,7 +3,7 @@ _sbx() {
 	local cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]-} words='' i
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		words='ls new exec run ps logs kill wait shell code expose unexpose ports cp save restore events destroy help'
+		words='ls new exec run ps logs kill wait shell code expose unexpose ports cp path save restore events destroy help'
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 		return
 	fi
@@ -25,7 +25,7 @@ _sbx() {
 	unexpose) words="$(sbx ports 2>/dev/null | cut -d ' ' -f 1) $(sbx ls -q 2>/dev/null)" ;;
 	destroy) words="-f $(sbx ls -q 2>/dev/null)" ;;
 	code) words='-l -k' ;;
-	shell | expose | ports | save | restore | events | cp) words=$(sbx ls -q 2>/dev/null) ;;
+	shell | expose | ports | path | save | restore | events | cp) words=$(sbx ls -q 2>/dev/null) ;;
 	esac
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
 	-l) words='python javascript typescript' ;;

@@ -29,13 +29,14 @@ complete -c sbx -n __fish_use_subcommand -a expose -d 'open a port'
 complete -c sbx -n __fish_use_subcommand -a unexpose -d 'close a port'
 complete -c sbx -n __fish_use_subcommand -a ports -d 'open ports'
 complete -c sbx -n __fish_use_subcommand -a cp -d 'copy files'
+complete -c sbx -n __fish_use_subcommand -a path -d 'its workspace here'
 complete -c sbx -n __fish_use_subcommand -a save -d 'the workspace as a tar'
 complete -c sbx -n __fish_use_subcommand -a restore -d 'unpack a tar'
 complete -c sbx -n __fish_use_subcommand -a events -d 'what changes'
 complete -c sbx -n __fish_use_subcommand -a destroy -d 'end a sandbox'
 complete -c sbx -n __fish_use_subcommand -a help -d 'how it is called'
 
-complete -c sbx -n '__sbx_is exec run ps logs kill wait shell expose unexpose ports cp save restore events destroy' -a '(__sbx_sandboxes)' -d sandbox
+complete -c sbx -n '__sbx_is exec run ps logs kill wait shell expose unexpose ports cp path save restore events destroy' -a '(__sbx_sandboxes)' -d sandbox
 complete -c sbx -n '__sbx_is logs kill wait' -a '(__sbx_processes)' -d process
 complete -c sbx -n '__sbx_is unexpose' -a '(__sbx_ports)' -d port
 complete -c sbx -n '__sbx_is code cp save restore' -F

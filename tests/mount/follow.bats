@@ -1,0 +1,51 @@
+# contrib/editors: what makes editors here follow changes made in the sandbox (row 7).
+load ../lib/harness
+
+setup() {
+	private_directory
+	PATH=$repo/contrib/sbx:$repo/contrib/editors:$PATH
+	export SBX_MOUNT=$MNT
+	start
+	# not below $T, where the sandbox's own socket is looked for
+	screen=$T.tmux
+}
+end_screen() {
+	wait_until 10 bash -c "! tmux -S $screen has-session 2>/dev/null" || tmux -S "$screen" kill-server
+	rm -f "$screen"
+}
+teardown_screen() {
+	tmux -S "$screen" capture-pane -p
+	tmux -S "$screen" kill-server
+	rm -f "$screen"
+}
+# in_screen COMMAND...: in a terminal of its own
+in_screen() { tmux -S "$screen" -f /dev/null new-session -d -x 80 -y 24 "$*" 3>&-; }
+shows() { tmux -S "$screen" capture-pane -p | grep -qF -- "$1"; }
+
+@test "vim shows what the sandbox wrote into an open file, and :make builds there" {
+	echo before >"$W/f"
+	printf 'all:\n\t@hostname > where\n' >"$W/Makefile"
+	cd "$W"
+	in_screen "vim -N -u NONE -i NONE --cmd 'source $repo/contrib/editors/sandboxfs.vim' f"
+	wait_until 20 shows before || { teardown_screen; return 1; }
+	other 'echo after > /workspace/f'
+	wait_until 20 shows after || { teardown_screen; return 1; }
+	tmux -S "$screen" send-keys ':make' Enter
+	wait_until 20 test -s "$W/where" || { teardown_screen; return 1; }
+	tmux -S "$screen" send-keys Enter ':qa!' Enter
+	end_screen
+	[ "$(cat "$W/where")" = "$(x hostname)" ]
+	cd /
+}
+
+@test "emacs shows what the sandbox wrote into an open file" {
+	echo before >"$W/f"
+	cd "$W"
+	in_screen "env TMPDIR=$T/home emacs -nw -Q -l $repo/contrib/editors/sandboxfs.el f"
+	wait_until 30 shows before || { teardown_screen; return 1; }
+	other 'echo after > /workspace/f'
+	wait_until 20 shows after || { teardown_screen; return 1; }
+	tmux -S "$screen" send-keys C-x C-c
+	end_screen
+	cd /
+}

@@ -1,11 +1,15 @@
 /*
  * The file tree of one sandbox: names, inodes, open files, over the file protocol.
  *
- * tree.c          nodes and names: the tables
+ * tree.c          nodes, and the tree as a whole
+ * tree_dentry.c   names and paths
+ * tree_lists.c    nodes the kernel was told of, nodes with something unsent
  * tree_names.c    operations on names: lookup, mkdir, rename, ...
  * tree_attr.c     operations on what a node is: attributes, links, xattrs
  * tree_show.c     how it looks here: inode numbers, symlinks
- * tree_file.c     open files
+ * tree_open.c     opening and creating files
+ * tree_file.c     reading, writing, closing them
+ * tree_handle.c   the list of open files, and their handles in the sandbox
  * tree_send.c     what is written, on its way: buffer, stage, flush
  * tree_closer.c   what nobody waits for: closing, trying again
  * tree_dir.c      listings

@@ -128,7 +128,7 @@ struct tree {
 extern const struct node_ops wnode_ops;
 extern const struct sandbox_files tree_files_ops;
 
-/* --- tree.c: nodes and names --- */
+/* --- tree.c --- */
 void tree_free(void *tree);
 
 static inline struct wnode *wnode_of(struct node *n)
@@ -142,12 +142,22 @@ static inline struct wnode *wnode_of(struct node *n)
  */
 int tree_intern(
 	struct wnode *parent, const char *name, const struct fileop_attr *a, struct wnode **out);
+bool tree_acceptable_name(const char *name);
+/* --- tree_dentry.c --- */
+static inline uint64_t tree_mix(uint64_t h)
+{
+	h ^= h >> 33;
+	h *= 0xff51afd7ed558ccdULL;
+	h ^= h >> 33;
+	h *= 0xc4ceb9fe1a85ec53ULL;
+	return h ^ h >> 33;
+}
+
 struct wnode *tree_find_child(
 	struct wnode *parent, const char *name); /* known under that name: new reference or NULL */
 void tree_forget_name(struct wnode *parent, const char *name);
 void tree_move_name(struct wnode *parent, const char *name, struct wnode *newparent,
 	const char *newname, bool exchange);
-bool tree_acceptable_name(const char *name);
 /* A path of the node in the sandbox. which: the number of the dentry to use. 0, -ESTALE if there is no such, -ENOMEM. */
 int tree_path(struct wnode *n, unsigned which, struct buf *out);
 /* The path of name in a directory. */
@@ -158,6 +168,17 @@ void tree_drop_dentry(struct wnode *n, unsigned which);
 struct wnode *tree_parent(struct wnode *n);
 /* How deep a directory lies: 0 for the root itself. */
 int tree_dir_depth(struct wnode *dir, enum tree_root *root);
+/* With tree.lock held: where parent/name is or would be; a dentry out of both lists; parent/name is node from now on (*old: what it was). */
+struct dentry **tree_dentry_find(struct tree *t, struct wnode *parent, const char *name);
+struct dentry *tree_dentry_take(struct tree *t, struct dentry *d);
+int tree_dentry_set(struct tree *t, struct wnode *parent, const char *name, struct wnode *node,
+	struct dentry **old);
+/* Without the lock, for it gives up a reference. d may be NULL. */
+void tree_dentry_free(struct dentry *d);
+
+/* --- tree_lists.c --- */
+void tree_lists_init(struct tree *t);
+void tree_lists_leave(struct wnode *n); /* at its end; tree.lock held */
 void tree_note_granted(struct wnode *n);
 /* In or out of the list of nodes that have something unsent; decides by the node itself. Not with wnode.lock held. */
 void tree_note_dirty(struct wnode *n);
@@ -263,7 +284,7 @@ int tree_send_buffer(struct wnode *n, struct call *c); /* takes busy itself */
 void tree_clear_buffer(struct wnode *n);
 bool tree_gone_by_us(struct wnode *n); /* without busy */
 
-/* --- tree_file.c --- */
+/* --- tree_open.c, tree_file.c --- */
 int tree_create(struct node *dir, struct op *op, const char *name, mode_t mode,
 	struct node_entry *out, struct node_open *o);
 int tree_open(struct node *n, struct op *op, struct node_open *o);

@@ -128,6 +128,7 @@ struct ctl_set {
 		*row; /* what each object is: a CTL_DIR row or a file row (its name is not used) */
 	/* 0 and *object (new reference), -ENOENT, or the errno of an asked server. */
 	int (*find)(const struct ctl_ref *dir, struct call *c, const char *name, void **object);
+	bool empty; /* CTL_CALL: an empty line is a request too */
 	int (*each)(const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg),
 		void *arg);
 	void *(*get)(void *object);
@@ -154,7 +155,7 @@ extern const struct ctl_dir ctl_sandbox_dir; /* MNT/NAME/ctl (sandbox_dir.c) */
 int ctl_node_new(struct server *server, struct sandbox *sandbox, struct node **out);
 
 /* --- tables of sets, one file each --- */
-extern const struct ctl_dir ctl_runs_dir, ctl_processes_dir, ctl_ports_dir, ctl_ws_dir;
+extern const struct ctl_dir ctl_runs_dir, ctl_processes_dir, ctl_ports_dir, ctl_ws_dir, ctl_pty_dir;
 
 /* --- words and values (words.c) --- */
 /* Splits a line as section 1 of control-tree.md says; argv is NULL-terminated, all in one allocation (free(argv)). -EINVAL with a fault: open quote. */

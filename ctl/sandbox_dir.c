@@ -180,6 +180,19 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.grammar = "WebSockets: PORT, or mkdir NAME and write its ctl"},                       \
 		{.name = "git",                                                                            \
 			.mode = 0666,                                                                          \
+		{.name = "pty",                                                                            \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_pty_dir,                                                                   \
+			.grammar = "terminals: write pty/new, then N/: data ctl wait"},                        \
+		{.name = "events",                                                                         \
+			.mode = 0666,                                                                          \
+			.kind = CTL_TALK,                                                                      \
+			.talk = &events_talk_ops,                                                              \
+			.stream = &events_stream_ops,                                                          \
+			.grammar = "R TYPE<TAB>PATH[<TAB>NEWPATH] of each change below workspace/ from the "   \
+					   "open on; RW first line [DIR] [include=G]... [exclude=G]... "               \
+					   "[recursive=no] [since=VERSION]"},                                          \
 			.kind = CTL_CALL,                                                                      \
 			.call = git_call,                                                                      \
 			.show = git_show,                                                                      \

@@ -185,20 +185,6 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_pty_dir,                                                                   \
 			.grammar = "terminals: write pty/new, then N/: data ctl wait"},                        \
-		{.name = "events",                                                                         \
-			.mode = 0666,                                                                          \
-			.kind = CTL_TALK,                                                                      \
-			.talk = &events_talk_ops,                                                              \
-			.stream = &events_stream_ops,                                                          \
-			.grammar = "R TYPE<TAB>PATH[<TAB>NEWPATH] of each change below workspace/ from the "   \
-					   "open on; RW first line [DIR] [include=G]... [exclude=G]... "               \
-					   "[recursive=no] [since=VERSION]"},                                          \
-			.kind = CTL_CALL,                                                                      \
-			.call = git_call,                                                                      \
-			.show = git_show,                                                                      \
-			.talk = &git_talk_ops,                                                                 \
-			.grammar = "W URL [branch=B] [dir=D] [depth=N] [timeout=DUR] clones and waits; RW "    \
-					   "starts it, read its progress; R the newest clone's progress, then dir D"}, \
 		{.name = "status",                                                                         \
 			.mode = 0444,                                                                          \
 			.kind = CTL_TEXT,                                                                      \

@@ -34,18 +34,18 @@ enum {
 	JSON_DEPTH = 128
 };
 
-static const char mark[] = "SANDBOXD_CONTEXT";
+static const char mark_name[] = "SANDBOXD_CONTEXT";
 
 /* --- its end --- */
 
 /* Does the environment of a process name this context? */
-static bool is_marked(int proc, const char *pid, const char *id)
+static bool is_marked(int proc, const char *pid, const char *mark)
 {
 	AUTO_BUF path = BUF_INIT;
 	AUTO_BUF env = BUF_INIT;
 	AUTO_BUF wanted = BUF_INIT;
 	buf_printf(&path, "%s/environ", pid);
-	buf_printf(&wanted, "%s=%s", mark, id);
+	buf_printf(&wanted, "%s=%s", mark_name, mark);
 	if (buf_error(&path) < 0 || buf_error(&wanted) < 0)
 		return false;
 	AUTO_FD int fd = openat(proc, path.data, O_RDONLY | O_CLOEXEC);
@@ -67,7 +67,7 @@ static bool is_marked(int proc, const char *pid, const char *id)
 }
 
 /* Kills what code has started and put apart (a session of its own, an adopted orphan). How many there were. */
-static size_t kill_marked(const char *id)
+static size_t kill_marked(const char *mark)
 {
 	size_t count = 0;
 	DIR *dir = opendir("/proc");
@@ -79,7 +79,7 @@ static size_t kill_marked(const char *id)
 		pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
 		AUTO_FD int fd = (int)syscall(SYS_pidfd_open, pid, 0u);
 		/* Looked at after it is held: the number cannot pass to another then. */
-		if (fd < 0 || !is_marked(dirfd(dir), d->d_name, id))
+		if (fd < 0 || !is_marked(dirfd(dir), d->d_name, mark))
 			continue;
 		if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0u) == 0)
 			count++;
@@ -96,7 +96,7 @@ void executor_end(struct context *c)
 	/* -ESRCH: it has ended by itself. */
 	(void)command_cancel(e->command, 0);
 	(void)command_wait_dead(e->command, text_monotonic_ms() + END_WAIT_MS);
-	for (int i = 0; i < KILL_ROUNDS && kill_marked(c->id); i++)
+	for (int i = 0; i < KILL_ROUNDS && kill_marked(c->mark); i++)
 		;
 	if (e->watch)
 		spool_unwatch(e->command->spool, e->watch);
@@ -254,7 +254,7 @@ static struct json_object *environment(struct context *c)
 			json_object_object_add(env, name, json_object_get(value));
 		}
 	}
-	json_object_object_add(env, mark, text_json_str(c->id));
+	json_object_object_add(env, mark_name, text_json_str(c->mark));
 	json_object_object_add(
 		env, "SANDBOXD_LANGUAGE", json_object_new_string(language_name(c->language)));
 	return env;
@@ -499,6 +499,11 @@ static void running_line(struct running *s, size_t n)
 	} else if (type && strcmp(type, "result") == 0) {
 		json_object_object_del(o, "type");
 		(void)result_add(c, s->r, steal(o), n); /* out of memory: a display less */
+		struct json_object *ack = json_object_new_object();
+		json_object_object_add(ack, "op", json_object_new_string("ack"));
+		/* It is gone: that is seen at the channel. */
+		(void)line_send(c, ack);
+		json_object_put(ack);
 	} else if (type && strcmp(type, "done") == 0) {
 		s->over = true;
 		json_number(o, "count", &s->r->count);

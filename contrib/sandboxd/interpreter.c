@@ -394,6 +394,7 @@ void context_put(struct context *c)
 	json_object_put(c->missing);
 	free(c->kernel);
 	free(c->id);
+	free(c->mark);
 	free(c->cwd);
 	pthread_cond_destroy(&c->changed);
 	pthread_mutex_destroy(&c->lock);
@@ -431,6 +432,7 @@ static struct context *context_make(struct interpreter *t, const struct context_
 	c->env = json_object_get(spec->env);
 	c->id = spec->id ? strdup(spec->id) : uuid_make();
 	c->cwd = strdup(spec->cwd);
+	c->mark = uuid_make();
 	c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->executor = (struct executor){.channel = -1, .pidfd = -1};
 	pthread_mutex_init(&c->lock, NULL);
@@ -439,7 +441,7 @@ static struct context *context_make(struct interpreter *t, const struct context_
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	if (c->id && c->cwd && c->wake >= 0)
+	if (c->id && c->cwd && c->mark && c->wake >= 0)
 		return c;
 	context_put(c);
 	return NULL;

@@ -56,6 +56,7 @@ struct context {
 	struct interpreter *table;
 	struct server *server;
 	char *id, *cwd;
+	char *mark; /* by which its processes are known: no other context anywhere has it */
 	enum language language;
 	struct json_object *env;
 	pthread_t thread;

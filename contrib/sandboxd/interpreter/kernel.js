@@ -28,11 +28,31 @@ const cellRequire = Module.createRequire(path.join(process.cwd(), 'cell.js'));
 // --- the channel ---
 
 const MESSAGE_MAX = 32 << 20;
-const channel = new net.Socket({ fd: 3, readable: true, writable: true });
+const CHANNEL = 3;
+const channel = new net.Socket({ fd: CHANNEL, readable: true, writable: false });
+const clock = new Int32Array(new SharedArrayBuffer(4));
+
+// The descriptor does not block, but a message must be out, and a result seen, before the cell prints on.
+function insist(call) {
+	for (;;)
+		try {
+			return call();
+		} catch (error) {
+			if (error.code !== 'EAGAIN') throw error;
+			Atomics.wait(clock, 0, 0, 1);
+		}
+}
+
 function send(message) {
-	const line = JSON.stringify(message) + '\n';
-	if (line.length > MESSAGE_MAX) process.stderr.write(`a display of ${line.length} bytes was left out: 32 MiB is the most\n`);
-	else channel.write(line);
+	let line = Buffer.from(JSON.stringify(message) + '\n');
+	if (line.length > MESSAGE_MAX) {
+		process.stderr.write(`a display of ${line.length} bytes was left out: 32 MiB is the most\n`);
+		return;
+	}
+	while (line.length) line = line.subarray(insist(() => fs.writeSync(CHANNEL, line)));
+	if (message.type !== 'result') return;
+	const answer = Buffer.alloc(64);
+	while (insist(() => fs.readSync(CHANNEL, answer)) > 0 && !answer.includes('\n'));
 }
 
 // --- forms of a value ---

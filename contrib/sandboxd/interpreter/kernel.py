@@ -4,7 +4,7 @@
 # after everything that was printed before them. IPython runs the code where it is installed, else this file does, with the same
 # displays.
 #
-#   <- {"op":"run","code":TEXT} {"op":"set","variables":{}}
+#   <- {"op":"run","code":TEXT} {"op":"set","variables":{}} {"op":"ack"} to each result, when all that was printed before it is seen
 #   -> {"type":"ready","kernel":TEXT,"missing":[]} {"type":"begun"} {"type":"result",FORM:CONTENT,...} {"type":"done","count":N,"error"?:{}}
 import ast
 import asyncio
@@ -19,8 +19,10 @@ import linecache
 import os
 import signal
 import sys
+import threading
 import traceback
 import types
+import warnings
 
 FORMS = {
     "text/plain": "text",
@@ -55,23 +57,43 @@ class Channel:
         os.close(null)
         self.pid = os.getpid()
         self.input = os.fdopen(os.dup(self.fd), "rb")
+        self.lock = threading.RLock()
+        self.busy = False  # a line is half sent, or its answer awaited: no ^C now
+        self.interrupted = False
 
     def send(self, message):
+        if os.getpid() != self.pid or message == {"type": "result"}:
+            return
+        with self.lock:
+            self.busy = True
+            try:
+                self.send_whole(message)
+            finally:
+                self.busy = False
+        if self.interrupted and threading.current_thread() is threading.main_thread():
+            self.interrupted = False
+            raise KeyboardInterrupt
+
+    def on_interrupt(self, number, frame):
+        if self.busy:
+            self.interrupted = True
+        else:
+            raise KeyboardInterrupt
+
+    def send_whole(self, message):
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
             except (AttributeError, OSError, ValueError):
                 pass
-        if os.getpid() != self.pid:
-            return
-        if message == {"type": "result"}:
-            return
         data = json.dumps(message, allow_nan=False).encode() + b"\n"
         if len(data) > MESSAGE_MAX:
             print("a display of %d bytes was left out: 32 MiB is the most" % len(data), file=sys.stderr)
             return
         while data:
             data = data[os.write(self.fd, data) :]
+        if message["type"] == "result":
+            self.input.readline()
 
 
 def clean(value):
@@ -360,22 +382,23 @@ class Plain:
 # --- both ---
 
 
-def interruptible(yes):
+def interruptible(channel, yes):
     # Not SIG_IGN: commands would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler if yes else lambda number, frame: None)
+    channel.interrupted = False
+    signal.signal(signal.SIGINT, channel.on_interrupt if yes else lambda number, frame: None)
 
 
 def run(channel, executor, figures, code):
     error = None
     try:
-        interruptible(True)
+        interruptible(channel, True)
         channel.send({"type": "begun"})
         error = executor.run(code)
         figures.show()
     except BaseException as caught:
         error = error or error_of(type(caught), caught, traceback.format_exception(caught))
     finally:
-        interruptible(False)
+        interruptible(channel, False)
     return error
 
 
@@ -399,8 +422,9 @@ def serve(channel, executor, figures):
 
 
 def main():
-    interruptible(False)
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     channel = Channel()
+    warnings.filterwarnings("ignore", "To exit: use")
     sys.stdin = open(0, closefd=False)
     # Long texts are printed by pieces, and each piece is seen at once.
     sys.stdout.reconfigure(write_through=True, errors="backslashreplace")

@@ -178,13 +178,19 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_ws_dir,                                                                    \
 			.grammar = "WebSockets: PORT, or mkdir NAME and write its ctl"},                       \
-		{.name = "git",                                                                            \
-			.mode = 0666,                                                                          \
 		{.name = "pty",                                                                            \
 			.mode = 0700,                                                                          \
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_pty_dir,                                                                   \
 			.grammar = "terminals: write pty/new, then N/: data ctl wait"},                        \
+		{.name = "git",                                                                            \
+			.mode = 0666,                                                                          \
+			.kind = CTL_CALL,                                                                      \
+			.call = git_call,                                                                      \
+			.show = git_show,                                                                      \
+			.talk = &git_talk_ops,                                                                 \
+			.grammar = "W URL [branch=B] [dir=D] [depth=N] [timeout=DUR] clones and waits; RW "    \
+					   "starts it, read its progress; R the newest clone's progress, then dir D"}, \
 		{.name = "status",                                                                         \
 			.mode = 0444,                                                                          \
 			.kind = CTL_TEXT,                                                                      \

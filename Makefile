@@ -28,7 +28,8 @@ BUILD ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 
 # --- ours ---
 O := $(BUILD)/obj
-ALL_CPPFLAGS = -D_GNU_SOURCE -Isandboxfs -Ictl -Icontrib/common $(CPPFLAGS)
+# -iquote, so that no header of ours hides one of a library
+ALL_CPPFLAGS = -D_GNU_SOURCE -iquote sandboxfs -iquote ctl -iquote contrib/common $(CPPFLAGS)
 ALL_CFLAGS = -std=c17 -Wall -Wextra $(WERROR) $(CFLAGS) -pthread \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 ALL_LDFLAGS = $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
@@ -120,7 +121,7 @@ fuzz_links = $(shell sed -n '1s|^/\* *links: *\([^*]*\)\*/.*|\1|p' tests/fuzz/$(
 fuzz-programs: $(FUZZ)
 $(BUILD)/fuzz/%: tests/fuzz/%.c $$(call fuzz_links,$$*) $(HEADERS) tests/fuzz/fuzz.h Makefile
 	@mkdir -p $(@D)
-	$(FUZZ_CC) $(ALL_CPPFLAGS) -Icontrib/sandboxd -std=c17 -Wall -Wextra $(WERROR) -g -O1 -fno-pie -no-pie -pthread \
+	$(FUZZ_CC) $(ALL_CPPFLAGS) -iquote contrib/sandboxd -std=c17 -Wall -Wextra $(WERROR) -g -O1 -fno-pie -no-pie -pthread \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(call pkg_cflags,$(TEST_PKGS)) \
 		-o $@ $(filter %.c,$^) -Wl,--unresolved-symbols=ignore-all $(call pkg_libs,$(TEST_PKGS))
 fuzz: fuzz-programs

@@ -118,6 +118,7 @@ struct ctl_row {
 	struct timespec (*mtime)(const struct ctl_ref *ref); /* NULL: time of the last answer */
 	int (*touch)(
 		const struct ctl_ref *ref, struct call *c); /* utimens; NULL: succeeds and does nothing */
+	bool empty; /* CTL_CALL: an empty line is a request too */
 	size_t
 		max; /* longest document or line; 0: 16 MiB a document, 1 MiB a line of a conversation. Beyond: EFBIG */
 };
@@ -128,7 +129,6 @@ struct ctl_set {
 		*row; /* what each object is: a CTL_DIR row or a file row (its name is not used) */
 	/* 0 and *object (new reference), -ENOENT, or the errno of an asked server. */
 	int (*find)(const struct ctl_ref *dir, struct call *c, const char *name, void **object);
-	bool empty; /* CTL_CALL: an empty line is a request too */
 	int (*each)(const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg),
 		void *arg);
 	void *(*get)(void *object);

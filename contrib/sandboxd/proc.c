@@ -301,6 +301,15 @@ ssize_t proc_children(pid_t parent, struct proc_name **out)
 	return (ssize_t)count;
 }
 
+void proc_hold(struct proc_set *set, const struct proc_name *names, size_t count)
+{
+	AUTO_FD int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct entry e;
+	for (size_t i = 0; proc >= 0 && i < count; i++)
+		if (entry_read(proc, names[i].pid, &e) && e.start == names[i].start && !held_find(set, &e))
+			(void)hold(set, &e); /* one that has gone meanwhile need not be held */
+}
+
 static bool is_named(const struct proc_name *names, size_t count, const struct entry *e)
 {
 	for (size_t i = 0; i < count; i++)

@@ -45,6 +45,8 @@ ssize_t proc_children(pid_t parent, struct proc_name **out);
  */
 void proc_signal_below(
 	struct proc_set *set, pid_t root, const struct proc_name *older, size_t older_count, int sig);
+/* Adds those that still live to the set. */
+void proc_hold(struct proc_set *set, const struct proc_name *names, size_t count);
 /* Does any held process still live (zombies do not)? */
 bool proc_set_alive(struct proc_set *set);
 

@@ -74,12 +74,16 @@ void session_note_place(struct session *s)
 
 /* --- its life --- */
 
-/* Who is left of it is remembered, for the end of the session. */
+/*
+ * Who is left of it is remembered, for the end of the session: its session and group, and what it had adopted before its last command.
+ * Only what that command itself sent into a session of its own is lost sight of.
+ */
 static void on_ending(struct child *child)
 {
 	struct session *s = (struct session *)((char *)child - offsetof(struct session, shell));
 	if (!proc_set_alive(&s->left))
 		proc_set_release(&s->left);
+	proc_hold(&s->left, s->older, s->older_count);
 	proc_signal_tree(&s->left, child->pid, true, s->deleted ? SIGKILL : 0);
 }
 
@@ -323,7 +327,8 @@ int session_look(struct session *s, struct command *c, int *report, int *status,
 	AUTO_UNLOCK(&s->lock);
 	if (s->first != c)
 		return 0;
-	bool hears = session_hears(s);
+	/* A shell that has closed its end may have become another program by `exec`; session_nudge tells that from one that is lost. */
+	(void)session_hears(s);
 	*report = s->answers;
 	*lost = false;
 	if (s->told.number == s->number) {
@@ -336,9 +341,6 @@ int session_look(struct session *s, struct command *c, int *report, int *status,
 		*lost = WIFSIGNALED(*status);
 		return 1;
 	}
-	/* It lives and can never tell the end: something closed or took its descriptors. */
-	if (!hears)
-		kill(s->shell.pid, SIGKILL);
 	return 0;
 }
 
@@ -363,7 +365,7 @@ void session_nudge(struct session *s, struct command *c)
 		shell_report_line(&words, s->number);
 		s->asked = say(s, &words) == 0;
 	} else if (now - s->nudged > NUDGE_LOST_MS) {
-		/* It reads and does not do what it reads. */
+		/* It reads and does not do what it reads, or cannot tell: something took its descriptors. */
 		kill(s->shell.pid, SIGKILL);
 	}
 }

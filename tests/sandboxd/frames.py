@@ -63,7 +63,7 @@ def main():
             files[stream - 1].write(data)
         elif kind == 3:
             code, flags = struct.unpack("<iI", data)
-            print("exit", code, *(w for i, w in enumerate(["timed-out", "cancelled", "lost"]) if flags & 1 << i))
+            print("exit", code, *(w for i, w in enumerate(["timed-out", "cancelled", "lost", "session"]) if flags & 1 << i))
         elif kind == 5:
             print("gap", struct.unpack("<Q", data)[0])
 

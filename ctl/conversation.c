@@ -25,7 +25,9 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "env.h"
 #include "kinds.h"
+#include "sessions.h"
 
 enum { QUEUE_MAX = 256, KEPT_MAX = 16 };
 
@@ -44,7 +46,7 @@ struct item {
 struct conversation {
 	_Atomic unsigned references; /* the opening's and the thread's */
 	const struct conversation_format *format;
-	struct ctl_runs *runs;
+	struct ctl_runs *runs;  /* a reference */
 	struct sandbox *sb;     /* borrowed: as long as the opening, and as the thread */
 	_Atomic bool attention; /* something changed since the thread looked */
 	pthread_mutex_t lock;   /* covers what follows */
@@ -66,9 +68,8 @@ void conversation_request_release(struct conversation_request *q)
 	buf_release(&q->command);
 	buf_release(&q->input);
 	free(q->cwd);
-	for (char **e = q->env; e && *e; e++)
-		free(*e);
-	free(q->env);
+	free(q->session);
+	ctl_env_free_pairs(q->env);
 	*q = (struct conversation_request){0};
 }
 
@@ -99,19 +100,20 @@ static void conversation_put(struct conversation *v)
 	if (v->reserved)
 		run_put(v->reserved);
 	pthread_mutex_destroy(&v->lock);
+	ctl_runs_put(v->runs);
 	free(v);
 }
 
 int conversation_open(const struct ctl_ref *ref, struct ctl_talk *t,
 	const struct conversation_format *format, void **state)
 {
-	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
+	struct ctl_runs *rs = ctl_runs_at(ref);
 	struct conversation *v = rs ? calloc(1, sizeof *v) : NULL;
 	if (!v)
 		return -ENOMEM;
 	atomic_init(&v->references, 1);
 	v->format = format;
-	v->runs = rs;
+	v->runs = ctl_runs_get(rs);
 	v->sb = ref->sandbox;
 	v->talk = t;
 	v->last = &v->first;
@@ -120,19 +122,45 @@ int conversation_open(const struct ctl_ref *ref, struct ctl_talk *t,
 	return 0;
 }
 
+/* A session has the environment that it was made with; everything else has what env says, in *env. */
+static int prepare_item(
+	struct conversation *v, struct call *c, const struct conversation_request *q, char ***env)
+{
+	const char *session = ctl_runs_session(v->runs);
+	if (session && q->session && strcmp(session, q->session) != 0)
+		return call_fault(c, EINVAL, NULL,
+			"\"sessionId\": these are the files of session %s; write to sessions/%s/%s, or leave "
+			"it "
+			"out",
+			session, q->session, v->format->name);
+	if (session || q->session)
+		return ctl_session_ready(v->sb, c, session ? session : q->session, !session);
+	return ctl_env_pairs(v->sb, (const char *const *)q->env, env);
+}
+
 static int start_item(struct conversation *v, struct call *c, struct item *it)
 {
 	const struct conversation_request *q = &it->request;
+	const char *session = ctl_runs_session(v->runs);
+	char **env = NULL;
+	if (v->format->json)
+		ctl_runs_set_json(v->runs, it->run);
+	int err = prepare_item(v, c, q, &env);
+	if (err) {
+		ctl_runs_abandon(it->run);
+		return err;
+	}
 	struct run_spec spec = {.command = q->command.data ? q->command.data : "",
 		.size = q->command.size,
 		.cwd = q->cwd,
-		.env = (const char *const *)q->env,
+		.env = (const char *const *)(env ? env : q->env),
 		.input = q->input.data,
 		.input_size = q->input.size,
-		.timeout_ms = q->timeout_ms};
-	if (v->format->json)
-		ctl_runs_set_json(v->runs, it->run);
-	return ctl_runs_start(v->runs, c, it->run, &spec);
+		.timeout_ms = q->timeout_ms,
+		.session = session ? session : q->session};
+	err = ctl_runs_start(v->runs, c, it->run, &spec);
+	ctl_env_free_pairs(env);
+	return err;
 }
 
 /* What a read fails with in the middle of a run, which has no call of its own. */
@@ -496,8 +524,8 @@ void conversation_close(void *state)
 
 struct conversation_view {
 	const struct conversation_format *format;
-	struct sandbox *sb; /* borrowed: the opening holds it */
-	struct ctl_runs *runs;
+	struct sandbox *sb;    /* borrowed: the opening holds it */
+	struct ctl_runs *runs; /* likewise */
 	struct run *run;
 	void *reader;
 };
@@ -505,7 +533,7 @@ struct conversation_view {
 int conversation_view_open(
 	const struct ctl_ref *ref, const struct conversation_format *format, void **cursor)
 {
-	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
+	struct ctl_runs *rs = ctl_runs_at(ref);
 	AUTO_FREE struct conversation_view *w = calloc(1, sizeof *w);
 	if (!rs || !w)
 		return -ENOMEM;

@@ -12,10 +12,11 @@
 /* A request, parsed. */
 struct conversation_request {
 	struct buf command;
-	char *cwd;  /* NULL: /workspace */
+	char *cwd;  /* NULL: /workspace, or where the session is */
 	char **env; /* NULL-terminated; NULL: none */
 	struct buf input;
 	int64_t timeout_ms;
+	char *session; /* NULL: that of the file's directory, if it has one */
 };
 void conversation_request_release(struct conversation_request *q);
 

@@ -267,7 +267,7 @@ void ctl_env_put(struct json_object *env, struct buf *out)
 		if (plain)
 			buf_printf(out, "%s=%s\n", name, text);
 		else
-			buf_printf(out, "# %s has more lines than one: see env.json\n", name);
+			buf_printf(out, "# %s is not shown: its value has newlines\n", name);
 	}
 }
 

@@ -165,23 +165,35 @@ static int take_cwd(struct call *c, struct json_object *o, struct conversation_r
 	return out->cwd ? 0 : -ENOMEM;
 }
 
+/* The SDK's word for none is none here as well. */
+static int take_session(struct call *c, struct json_object *o, struct conversation_request *out)
+{
+	const char *session;
+	size_t n;
+	int err = take_text(c, o, "sessionId", &session, &n);
+	if (err || !n || strcmp(session, "__DISABLE_SESSION__") == 0)
+		return err;
+	if (strspn(session, " \t\r\n\v\f") == n)
+		return call_fault(c, EINVAL, NULL, "\"sessionId\" is blank; write an id, or leave it out");
+	out->session = strdup(session);
+	return out->session ? 0 : -ENOMEM;
+}
+
 static int take_request(struct call *c, struct json_object *o, struct conversation_request *out)
 {
 	static const char *const keys[] = {"command", "cwd", "env", "timeout", "sessionId", "stdin",
 		"stdinBase64", "stream", "onOutput", "origin", NULL};
-	struct json_object *session;
 	const char *command;
 	size_t n;
 	int err = ctl_check_keys(c, o, keys);
 	if (err)
 		return err;
-	if (json_object_object_get_ex(o, "sessionId", &session) && session)
-		return call_fault(c, ENOTSUP, NULL,
-			"\"sessionId\": this version has no sessions; leave it out and give cwd and env");
 	err = take_text(c, o, "command", &command, &n);
 	if (!err && !command)
 		err = call_fault(
 			c, EINVAL, NULL, "\"command\" is missing; write {\"command\":\"...\"} on one line");
+	if (!err)
+		err = take_session(c, o, out);
 	if (!err)
 		err = take_cwd(c, o, out);
 	if (!err)

@@ -15,6 +15,7 @@
 #include <sys/random.h>
 
 #include "cleanup.h"
+#include "env.h"
 #include "git.h"
 #include "git_line.h"
 #include "runs.h"
@@ -156,15 +157,22 @@ static int clone_start(struct git_clone *g, struct call *c)
 	int err = git_request_script(&g->request, g->stage.data, &script, &input);
 	if (err)
 		return err;
+	char **env = NULL;
+	err = ctl_env_pairs(g->sb, NULL, &env);
 	struct run_spec spec = {.command = script.data,
 		.size = script.size,
+		.env = (const char *const *)env,
 		.input = input.data,
 		.input_size = input.size,
 		.timeout_ms = g->request.timeout_ms};
-	err = sandbox_barrier(g->sb, c);
+	if (!err)
+		err = sandbox_barrier(g->sb, c);
 	if (err)
 		ctl_runs_abandon(g->run);
-	return err ? err : run_start(g->run, c, &spec);
+	else
+		err = run_start(g->run, c, &spec);
+	ctl_env_free_pairs(env);
+	return err;
 }
 
 /* What git has said, with the place where it worked called by the name it was to get. NUL-terminated. */

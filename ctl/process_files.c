@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "env.h"
 #include "processes.h"
 
 enum { KILL_WAIT_MS = 10000 };
@@ -181,7 +182,24 @@ static int store_timeout(
 
 static int show_session(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
-	(void)ref, (void)c, (void)out; /* processes of this version belong to none */
+	struct process *p = process_of(ref);
+
+	(void)c;
+	AUTO_UNLOCK(&p->set->lock);
+	if (p->session)
+		show_text(out, p->session);
+	return 0;
+}
+
+static int edit_session(struct process *p, void *arg)
+{
+	char *copy = strdup(arg);
+
+	if (!copy)
+		return -ENOMEM;
+	free(p->session);
+	p->session = copy;
+	p->has_settings = true;
 	return 0;
 }
 
@@ -192,11 +210,10 @@ static int store_session(
 	const char *word = NULL;
 	int err = one_word(c, text, n, &words, &word);
 
-	(void)ref, (void)append;
+	(void)append; /* one value: the newest holds */
 	if (err || !word)
 		return err;
-	return call_fault(
-		c, ENOTSUP, NULL, "this version runs processes outside of sessions only; leave it empty");
+	return process_edit(ref, c, process_of(ref), edit_session, (void *)word);
 }
 
 static int show_env(const struct ctl_ref *ref, struct call *c, struct buf *out)
@@ -209,65 +226,23 @@ static int show_env(const struct ctl_ref *ref, struct call *c, struct buf *out)
 	if (err)
 		return err;
 	AUTO_UNLOCK(&p->set->lock);
-	struct json_object *env = settings ? p->env : info.env;
-	if (!env)
-		return 0;
-	json_object_object_foreach(env, key, value)
-		buf_printf(out, "%s=%s\n", key, json_object_get_string(value));
+	ctl_env_put(settings ? p->env : info.env, out);
 	return 0;
 }
 
 struct env_edit {
-	struct call *call;
-	const char *text;
-	size_t size;
+	struct json_object *changes;
 	bool append;
 };
 
-/* One line of env: KEY=VALUE sets, KEY alone takes away. */
-static int env_line(struct call *c, struct json_object *env, char *line)
-{
-	size_t n = strlen(line);
-
-	if (n > 0 && line[n - 1] == '\r')
-		line[n - 1] = 0;
-	if (!*line || *line == '#')
-		return 0;
-	if (!strchr(line, '=')) {
-		json_object_object_del(env, line);
-		return 0;
-	}
-	int err = process_env_set(env, line);
-	if (err == -EINVAL) /* the value may be a secret: it is not repeated */
-		return call_fault(c, EINVAL, NULL, "no name of a variable before = : %.*s",
-			(int)(strchr(line, '=') - line), line);
-	return err;
-}
-
 static int edit_env(struct process *p, void *arg)
 {
-	struct env_edit *e = arg;
-	struct json_object *env = json_object_new_object();
-	AUTO_FREE char *text = strndup(e->size > 0 ? e->text : "", e->size);
-	int err = env && text ? 0 : -ENOMEM;
+	const struct env_edit *e = arg;
+	struct json_object *env;
+	int err = ctl_env_changed(e->append ? p->env : NULL, e->changes, &env);
 
-	if (!err && e->append && p->env) {
-		json_object_object_foreach(p->env, key, value)
-		{
-			if (json_object_object_add(env, key, json_object_get(value)) < 0)
-				err = -ENOMEM;
-		}
-	}
-	for (char *line = text, *next; !err && line; line = next) {
-		next = strchr(line, '\n');
-		if (next)
-			*next++ = 0;
-		err = env_line(e->call, env, line);
-	}
-	if (err) {
-		json_object_put(env);
+	if (err)
 		return err;
-	}
 	json_object_put(p->env);
 	p->env = env;
 	p->has_settings = true;
@@ -277,11 +252,13 @@ static int edit_env(struct process *p, void *arg)
 static int store_env(
 	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, bool append)
 {
-	struct env_edit e = {c, text, n, append};
+	struct env_edit e = {NULL, append};
+	int err = ctl_env_parse(c, text, n, &e.changes);
 
-	if (n > 0 && memchr(text, 0, n))
-		return call_fault(c, EINVAL, NULL, "a variable holds no NUL byte");
-	return process_edit(ref, c, process_of(ref), edit_env, &e);
+	if (!err)
+		err = process_edit(ref, c, process_of(ref), edit_env, &e);
+	json_object_put(e.changes);
+	return err;
 }
 
 /* ---- state ---- */
@@ -481,7 +458,7 @@ static const struct ctl_row process_rows[] = {
 	{.name = "session",
 		.mode = 0600,
 		.kind = CTL_TEXT,
-		.grammar = "RW empty: it belongs to no session",
+		.grammar = "RW the session where it starts and with which it ends; empty: none",
 		.show = show_session,
 		.store = store_session},
 	{.name = "pid",

@@ -1,7 +1,7 @@
 /*
  * processes/new: a document, a command or one JSON object, starts a process.
  *
- * Keys are the SDK's own. A request that fails leaves nothing behind.
+ * Keys are the SDK's own. The same file in sessions/ID/processes/ starts one where the session is. A request that fails leaves nothing behind.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -10,6 +10,7 @@
 
 #include "cleanup.h"
 #include "processes.h"
+#include "sessions.h"
 
 static int make_id(char out[40])
 {
@@ -33,6 +34,7 @@ static int make_id(char out[40])
 /* What a JSON document asks for; strings are borrowed from it. */
 struct request {
 	const char *id, *command, *cwd;
+	const char *session; /* NULL: of none */
 	int command_size;
 	struct json_object *env; /* new */
 	int64_t timeout_ms;
@@ -87,7 +89,7 @@ static int request_read(struct call *c, struct json_object *o, struct request *r
 	static const char *const keys[] = {"command", "processId", "sessionId", "cwd", "env", "timeout",
 		"encoding", "autoCleanup", "stream", "onOutput", "origin", NULL};
 	struct json_object *v;
-	const char *session = NULL;
+	const char *session = NULL, *here = r->session;
 	int err = ctl_check_keys(c, o, keys);
 
 	if (!err)
@@ -98,9 +100,14 @@ static int request_read(struct call *c, struct json_object *o, struct request *r
 		err = request_text(c, o, "cwd", &r->cwd);
 	if (!err)
 		err = request_text(c, o, "sessionId", &session);
-	if (!err && session && *session)
-		err = call_fault(c, ENOTSUP, NULL,
-			"this version runs processes outside of sessions only; leave sessionId out");
+	if (!err && session && *session && here && strcmp(session, here) != 0)
+		err = call_fault(c, EINVAL, NULL,
+			"\"sessionId\": these are the files of session %s; write to processes/new, or leave it "
+			"out",
+			here);
+	/* The SDK's word for none is none here as well. */
+	if (!err && session && *session && strcmp(session, "__DISABLE_SESSION__") != 0)
+		r->session = session;
 	if (!err && !r->command)
 		err = call_fault(c, EINVAL, NULL, "\"command\" is missing");
 	if (!err && r->id && !process_id_ok(r->id))
@@ -117,17 +124,17 @@ static int request_read(struct call *c, struct json_object *o, struct request *r
 
 static int process_configure(struct call *c, struct process *p, const struct request *r)
 {
-	char *cwd = r->cwd && *r->cwd ? strdup(r->cwd) : NULL;
+	AUTO_FREE char *cwd = r->cwd && *r->cwd ? strdup(r->cwd) : NULL;
+	AUTO_FREE char *session = r->session ? strdup(r->session) : NULL;
 
-	if (r->cwd && *r->cwd && !cwd)
+	if ((r->cwd && *r->cwd && !cwd) || (r->session && !session))
 		return -ENOMEM;
 	AUTO_UNLOCK(&p->set->lock);
-	if (p->starting) {
-		free(cwd);
+	if (p->starting)
 		return process_busy(c, p);
-	}
 	process_clear(p);
-	p->cwd = cwd;
+	p->cwd = steal(cwd);
+	p->session = steal(session);
 	p->env = json_object_get(r->env);
 	p->timeout_ms = r->timeout_ms;
 	p->has_settings = true;
@@ -184,7 +191,7 @@ static int process_new(const struct ctl_ref *ref, struct call *c, const struct r
 int process_submit_new(
 	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer)
 {
-	struct request r = {0};
+	struct request r = {.session = ctl_session_at(ref)};
 	struct json_object *o = NULL;
 	int err;
 

@@ -13,6 +13,8 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "env.h"
+#include "sessions.h"
 
 static const char process_set_key;
 
@@ -49,8 +51,9 @@ void process_clear(struct process *p)
 {
 	free(p->command);
 	free(p->cwd);
+	free(p->session);
 	json_object_put(p->env);
-	p->command = p->cwd = NULL;
+	p->command = p->cwd = p->session = NULL;
 	p->env = NULL;
 	p->timeout_ms = 0;
 	p->has_settings = false;
@@ -485,6 +488,17 @@ static void process_started(struct sandbox *sb, struct process *p, int err)
 	process_follow_begin(p, p->id);
 }
 
+/* Where and with what it starts: a session has an environment of its own, all others have what env says. *env is new. */
+static int process_place(
+	struct sandbox *sb, struct call *c, struct process_spec *spec, struct json_object **env)
+{
+	if (spec->session)
+		return ctl_session_ready(sb, c, spec->session, true);
+	int err = ctl_env_merge(sb, spec->env, env);
+	spec->env = *env;
+	return err;
+}
+
 int process_begin(
 	const struct ctl_ref *ref, struct call *c, struct process *p, const char *command, size_t n)
 {
@@ -506,13 +520,18 @@ int process_begin(
 		.cwd = p->cwd,
 		.env = p->env,
 		.timeout_ms = p->timeout_ms,
+		.session = p->session,
 	};
+	struct json_object *env = NULL;
 	err = sandbox_barrier(ref->sandbox, c);
+	if (!err)
+		err = process_place(ref->sandbox, c, &spec, &env);
 	if (!err && known)
 		err = process_forget(ref->sandbox, c, p->id);
 	process_pages_drop(p->set, p->id);
 	if (!err)
 		err = process_start(ref->sandbox, c, p->id, &spec);
+	json_object_put(env);
 	process_started(ref->sandbox, p, err);
 	return err;
 }
@@ -538,8 +557,10 @@ static const struct ctl_row process_set_rows[] = {
 	{.name = "new",
 		.mode = 0600,
 		.kind = CTL_DOC,
-		.grammar = "W a command, or one JSON object (command, processId, cwd, env, timeout in ms), "
-				   "starts it; R in the same opening: its id",
+		.grammar =
+			"W a command, or one JSON object (command, processId, cwd, env, sessionId, timeout in "
+			"ms), "
+			"starts it; R in the same opening: its id",
 		.submit = process_submit_new},
 	{.name = NULL},
 };

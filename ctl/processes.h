@@ -28,11 +28,12 @@ struct process {
 	const struct http_target *target; /* never followed */
 	bool end_told;                    /* caches were dropped after its end */
 
-	bool has_settings;       /* the four below are what the next start uses */
+	bool has_settings;       /* the five below are what the next start uses */
 	char *command;           /* may be NULL */
 	char *cwd;               /* NULL: /workspace */
 	struct json_object *env; /* NULL: none */
 	int64_t timeout_ms;      /* 0: none */
+	char *session;           /* NULL: of none */
 
 	struct process_follow *followers; /* of a draft, until it starts */
 };

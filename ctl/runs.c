@@ -1,12 +1,14 @@
 /*
- * runs/, last, and what the tree keeps of a sandbox's runs: see runs.h.
+ * What the tree keeps of runs, and `last`: see runs.h. The directory runs/ is run_files.c's.
  *
- * Owns the run table, the list of runs whose end is not told yet, and the threads that wait for ends; at the sandbox's end it
- * cancels them and waits until they are gone. They hold no reference to the sandbox: they would keep it alive.
+ * Owns the run tables, the lists of runs whose end is not told yet, and the threads that wait for ends; at the sandbox's end it
+ * cancels them and waits until they are gone. They hold no reference to the sandbox: they would keep it alive. The threads of
+ * all sessions are in the sandbox's list: a session may be gone while the end of one of its runs is still waited for.
  */
 #include "runs.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -16,7 +18,7 @@ enum { THREAD_STACK = 256 * 1024 };
 
 struct worker {
 	struct worker *next;
-	struct ctl_runs *rs;
+	struct ctl_runs *rs; /* a reference, unless it is the sandbox's */
 	struct call call;
 	void (*fn)(struct ctl_runs *rs, struct call *c, void *arg);
 	void *arg;
@@ -28,27 +30,61 @@ struct pending {
 };
 
 struct ctl_runs {
-	struct sandbox *sb; /* borrowed */
+	_Atomic unsigned
+		references; /* the owner's, each opening's, each session's to the sandbox's, each worker's */
+	struct sandbox *sb;    /* borrowed */
+	struct ctl_runs *root; /* the sandbox's, a reference; itself if it is that */
+	char *session;         /* NULL: outside of sessions */
 	struct run_table *table;
+	_Atomic bool closing; /* set under the root's lock */
 	pthread_mutex_t lock; /* covers what follows */
 	pthread_cond_t idle;  /* a worker has gone */
 	struct worker *workers;
 	struct pending *pending;
 	struct run *json;
-	bool closing;
 };
 
 /* --- life --- */
 
-static void *runs_make(struct sandbox *sb)
+static int runs_new(struct sandbox *sb, struct ctl_runs **out)
 {
 	AUTO_FREE struct ctl_runs *rs = calloc(1, sizeof *rs);
-	if (!rs || run_table_new(sb, &rs->table))
-		return NULL;
+	int err = rs ? run_table_new(sb, &rs->table) : -ENOMEM;
+	if (err)
+		return err;
+	atomic_init(&rs->references, 1);
 	rs->sb = sb;
+	rs->root = rs;
 	pthread_mutex_init(&rs->lock, NULL);
 	pthread_cond_init(&rs->idle, NULL);
-	return steal(rs);
+	*out = steal(rs);
+	return 0;
+}
+
+struct ctl_runs *ctl_runs_get(struct ctl_runs *rs)
+{
+	atomic_fetch_add(&rs->references, 1);
+	return rs;
+}
+
+void ctl_runs_put(struct ctl_runs *rs)
+{
+	if (atomic_fetch_sub(&rs->references, 1) != 1)
+		return;
+	run_table_free(rs->table);
+	while (rs->pending) {
+		struct pending *p = rs->pending;
+		rs->pending = p->next;
+		free(p);
+	}
+	if (rs->json)
+		run_put(rs->json);
+	pthread_cond_destroy(&rs->idle);
+	pthread_mutex_destroy(&rs->lock);
+	free(rs->session);
+	if (rs->root != rs)
+		ctl_runs_put(rs->root);
+	free(rs);
 }
 
 static bool cancel_running(struct run *r, void *arg)
@@ -59,41 +95,89 @@ static bool cancel_running(struct run *r, void *arg)
 	return true;
 }
 
-static void runs_stop(void *data)
+/* With the root's lock held. */
+static bool has_workers(const struct ctl_runs *root, const struct ctl_runs *rs)
 {
-	struct ctl_runs *rs = data;
-	pthread_mutex_lock(&rs->lock);
-	rs->closing = true;
-	for (struct worker *w = rs->workers; w; w = w->next)
-		call_cancel(&w->call);
-	while (rs->workers)
-		pthread_cond_wait(&rs->idle, &rs->lock);
-	struct run *json = steal(rs->json);
-	pthread_mutex_unlock(&rs->lock);
+	const struct worker *w = root->workers;
+	while (w && rs != root && w->rs != rs)
+		w = w->next;
+	return w;
+}
+
+void ctl_runs_stop(struct ctl_runs *rs)
+{
+	struct ctl_runs *root = rs->root;
+	struct run *json;
+	{
+		AUTO_UNLOCK(&root->lock);
+		atomic_store(&rs->closing, true);
+		for (struct worker *w = root->workers; w; w = w->next)
+			if (rs == root || w->rs == rs)
+				call_cancel(&w->call);
+		while (has_workers(root, rs))
+			pthread_cond_wait(&root->idle, &root->lock);
+	}
+	{
+		AUTO_UNLOCK(&rs->lock);
+		json = steal(rs->json);
+	}
 	if (json)
 		run_put(json);
 	run_table_close(rs->table);
 }
 
-static void runs_release(void *data)
+static void *root_make(struct sandbox *sb)
 {
-	struct ctl_runs *rs = data;
-	runs_stop(rs);
-	run_table_free(rs->table);
-	while (rs->pending) {
-		struct pending *p = rs->pending;
-		rs->pending = p->next;
-		free(p);
-	}
-	pthread_cond_destroy(&rs->idle);
-	pthread_mutex_destroy(&rs->lock);
-	free(rs);
+	struct ctl_runs *rs;
+	return runs_new(sb, &rs) ? NULL : rs;
+}
+
+static void root_stop(void *data)
+{
+	ctl_runs_stop(data);
+}
+
+static void root_release(void *data)
+{
+	ctl_runs_stop(data);
+	ctl_runs_put(data);
 }
 
 struct ctl_runs *ctl_runs_of(struct sandbox *sb)
 {
 	static const char key;
-	return sandbox_attach(sb, &key, runs_make, runs_stop, runs_release);
+	return sandbox_attach(sb, &key, root_make, root_stop, root_release);
+}
+
+struct ctl_runs *ctl_runs_at(const struct ctl_ref *ref)
+{
+	const struct ctl_runs_owner *owner = ref->object;
+	return owner ? owner->runs : ctl_runs_of(ref->sandbox);
+}
+
+int ctl_runs_new(struct sandbox *sb, const char *session, struct ctl_runs **out)
+{
+	struct ctl_runs *root = ctl_runs_of(sb), *rs;
+	AUTO_FREE char *name = strdup(session);
+	if (!root || !name)
+		return -ENOMEM;
+	int err = runs_new(sb, &rs);
+	if (err)
+		return err;
+	rs->root = ctl_runs_get(root);
+	rs->session = steal(name);
+	*out = rs;
+	return 0;
+}
+
+const char *ctl_runs_session(const struct ctl_runs *rs)
+{
+	return rs->session;
+}
+
+void ctl_runs_cancel_all(struct ctl_runs *rs)
+{
+	run_table_each(rs->table, cancel_running, NULL);
 }
 
 struct run_table *ctl_runs_table(struct ctl_runs *rs)
@@ -106,18 +190,21 @@ struct run_table *ctl_runs_table(struct ctl_runs *rs)
 static void *worker_thread(void *arg)
 {
 	struct worker *w = arg;
-	struct ctl_runs *rs = w->rs;
-	w->fn(rs, &w->call, w->arg);
+	struct ctl_runs *root = w->rs->root;
+	w->fn(w->rs, &w->call, w->arg);
+	/* Before it leaves the list: until then the sandbox and its own runs are there. */
+	if (w->rs != root)
+		ctl_runs_put(w->rs);
 	{
-		AUTO_UNLOCK(&rs->lock);
-		struct worker **at = &rs->workers;
+		AUTO_UNLOCK(&root->lock);
+		struct worker **at = &root->workers;
 		while (*at != w)
 			at = &(*at)->next;
 		*at = w->next;
-		/* With the lock held: runs_release may destroy everything as soon as it sees the list empty. */
+		/* With the lock held: root_release may destroy everything as soon as it sees the list empty. */
 		call_destroy(&w->call);
 		free(w);
-		pthread_cond_broadcast(&rs->idle);
+		pthread_cond_broadcast(&root->idle);
 	}
 	return NULL;
 }
@@ -125,25 +212,30 @@ static void *worker_thread(void *arg)
 int ctl_runs_thread(
 	struct ctl_runs *rs, void (*fn)(struct ctl_runs *rs, struct call *c, void *arg), void *arg)
 {
+	struct ctl_runs *root = rs->root;
 	struct worker *w = calloc(1, sizeof *w);
 	pthread_attr_t attr;
 	pthread_t thread;
 	if (!w)
 		return -ENOMEM;
-	*w = (struct worker){.rs = rs, .fn = fn, .arg = arg};
+	*w = (struct worker){.rs = rs == root ? rs : ctl_runs_get(rs), .fn = fn, .arg = arg};
 	call_init(&w->call, 0);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, THREAD_STACK);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_mutex_lock(&rs->lock);
-	int err = rs->closing ? ECANCELED : pthread_create(&thread, &attr, worker_thread, w);
+	pthread_mutex_lock(&root->lock);
+	int err = atomic_load(&root->closing) || atomic_load(&rs->closing)
+				  ? ECANCELED
+				  : pthread_create(&thread, &attr, worker_thread, w);
 	if (!err) {
-		w->next = rs->workers;
-		rs->workers = w;
+		w->next = root->workers;
+		root->workers = w;
 	}
-	pthread_mutex_unlock(&rs->lock);
+	pthread_mutex_unlock(&root->lock);
 	pthread_attr_destroy(&attr);
 	if (err) {
+		if (rs != root)
+			ctl_runs_put(rs);
 		call_destroy(&w->call);
 		free(w);
 	}
@@ -256,7 +348,7 @@ void ctl_runs_set_json(struct ctl_runs *rs, struct run *r)
 	{
 		AUTO_UNLOCK(&rs->lock);
 		old = rs->json;
-		rs->json = rs->closing ? NULL : run_get(r);
+		rs->json = atomic_load(&rs->closing) ? NULL : run_get(r);
 	}
 	if (old)
 		run_put(old);
@@ -277,7 +369,7 @@ int ctl_runs_cancel(const struct ctl_ref *ref, struct call *c, int argc, char **
 	if (!rs)
 		return -ENOMEM;
 	if (argc < 2) {
-		run_table_each(rs->table, cancel_running, NULL);
+		ctl_runs_cancel_all(rs);
 		return 0;
 	}
 	if (ctl_parse_number(argv[1], 1, INT64_MAX, &number))
@@ -293,7 +385,7 @@ int ctl_runs_cancel(const struct ctl_ref *ref, struct call *c, int argc, char **
 
 int ctl_runs_last(const struct ctl_ref *ref, struct call *c, struct buf *text)
 {
-	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
+	struct ctl_runs *rs = ctl_runs_at(ref);
 	(void)c;
 	struct run *r = rs ? run_table_last(rs->table) : NULL;
 	if (!r)
@@ -302,246 +394,3 @@ int ctl_runs_last(const struct ctl_ref *ref, struct call *c, struct buf *text)
 	run_put(r);
 	return buf_error(text);
 }
-
-/*
- * --- runs/N/ ---
- *
- * The object of a directory here is the run's number, not the run: the kernel keeps nodes as long as it likes, and
- * the output of a run must go when its turn is over.
- */
-
-static uint64_t number_of(const void *object)
-{
-	return (uint64_t)(uintptr_t)object;
-}
-
-static void run_drop(struct run **r)
-{
-	if (*r)
-		run_put(*r);
-}
-#define AUTO_RUN __attribute__((cleanup(run_drop))) struct run
-
-/* New reference; NULL: it is no longer kept. */
-static struct run *run_of(const struct ctl_ref *ref)
-{
-	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
-	return rs ? run_table_find(rs->table, number_of(ref->object)) : NULL;
-}
-
-static int no_run(const struct ctl_ref *ref, struct call *c)
-{
-	return call_fault(c, ESTALE, NULL, "run %llu is no longer kept; the newest 16 are",
-		(unsigned long long)number_of(ref->object));
-}
-
-static int show_cmd(const struct ctl_ref *ref, struct call *c, struct buf *out)
-{
-	AUTO_RUN *r = run_of(ref);
-	if (!r)
-		return no_run(ref, c);
-	const char *command = run_command(r);
-	size_t n = strlen(command);
-	buf_add(out, command, n);
-	if (n && command[n - 1] != '\n')
-		buf_char(out, '\n');
-	return 0;
-}
-
-static int show_exit(const struct ctl_ref *ref, struct call *c, struct buf *out)
-{
-	AUTO_RUN *r = run_of(ref);
-	struct ctl_runs *rs = ctl_runs_of(ref->sandbox);
-	if (!r || !rs)
-		return no_run(ref, c);
-	if (!ctl_runs_settled(rs, r))
-		return 0;
-	if (run_state(r) == RUN_ENDED)
-		buf_printf(out, "%d\n", run_exit(r, NULL));
-	else
-		buf_str(out, "unknown\n");
-	return 0;
-}
-
-static int show_started(const struct ctl_ref *ref, struct call *c, struct buf *out)
-{
-	struct timespec started, ended;
-	AUTO_RUN *r = run_of(ref);
-	if (!r)
-		return no_run(ref, c);
-	run_times(r, &started, &ended);
-	if (!started.tv_sec)
-		return 0;
-	ctl_put_time(out, &started);
-	buf_char(out, '\n');
-	return 0;
-}
-
-static int show_duration(const struct ctl_ref *ref, struct call *c, struct buf *out)
-{
-	struct timespec started, ended;
-	AUTO_RUN *r = run_of(ref);
-	if (!r)
-		return no_run(ref, c);
-	run_times(r, &started, &ended);
-	if (!started.tv_sec || !ended.tv_sec)
-		return 0;
-	int64_t ms = (int64_t)(ended.tv_sec - started.tv_sec) * 1000 +
-				 (ended.tv_nsec - started.tv_nsec) / 1000000;
-	if (ms < 0)
-		ms = 0; /* the sandbox's clock and ours: started is ours until the sandbox says its own */
-	buf_printf(out, "%lld.%03lld\n", (long long)(ms / 1000), (long long)(ms % 1000));
-	return 0;
-}
-
-static ssize_t output_pread(const struct ctl_ref *ref, struct call *c, enum spool_view view,
-	void *p, size_t n, uint64_t off)
-{
-	uint64_t next = off;
-	AUTO_RUN *r = run_of(ref);
-	if (!r)
-		return no_run(ref, c);
-	ssize_t got = spool_pread(run_spool(r), view, p, n, off, NULL, &next);
-	if (got != -ESPIPE)
-		return got;
-	return call_fault(c, ENODATA, NULL,
-		"bytes %llu to %llu are no longer kept; tail -c +%llu reads on, -o output-max= keeps more",
-		(unsigned long long)off, (unsigned long long)next - 1, (unsigned long long)next + 1);
-}
-
-static int output_size(
-	const struct ctl_ref *ref, struct call *c, enum spool_view view, uint64_t *size)
-{
-	AUTO_RUN *r = run_of(ref);
-	if (!r)
-		return no_run(ref, c);
-	*size = spool_size(run_spool(r), view);
-	return 0;
-}
-
-static int stdout_size(const struct ctl_ref *ref, struct call *c, uint64_t *size)
-{
-	return output_size(ref, c, SPOOL_STDOUT, size);
-}
-
-static int stderr_size(const struct ctl_ref *ref, struct call *c, uint64_t *size)
-{
-	return output_size(ref, c, SPOOL_STDERR, size);
-}
-
-static int logs_size(const struct ctl_ref *ref, struct call *c, uint64_t *size)
-{
-	return output_size(ref, c, SPOOL_BOTH, size);
-}
-
-static ssize_t stdout_pread(
-	const struct ctl_ref *ref, struct call *c, void *p, size_t n, uint64_t off)
-{
-	return output_pread(ref, c, SPOOL_STDOUT, p, n, off);
-}
-
-static ssize_t stderr_pread(
-	const struct ctl_ref *ref, struct call *c, void *p, size_t n, uint64_t off)
-{
-	return output_pread(ref, c, SPOOL_STDERR, p, n, off);
-}
-
-static ssize_t logs_pread(
-	const struct ctl_ref *ref, struct call *c, void *p, size_t n, uint64_t off)
-{
-	return output_pread(ref, c, SPOOL_BOTH, p, n, off);
-}
-
-static struct timespec run_mtime(const struct ctl_ref *ref)
-{
-	struct timespec started = {0}, ended = {0};
-	AUTO_RUN *r = run_of(ref);
-	if (r)
-		run_times(r, &started, &ended);
-	return ended.tv_sec ? ended : started;
-}
-
-static const struct ctl_row run_rows[] = {
-	{"cmd", 0444, CTL_TEXT, .show = show_cmd, .mtime = run_mtime,
-		.grammar = "R the command or script"},
-	{"stdout", 0444, CTL_SIZED, .size = stdout_size, .pread = stdout_pread, .mtime = run_mtime,
-		.grammar = "R its output, byte for byte; grows while it runs"},
-	{"stderr", 0444, CTL_SIZED, .size = stderr_size, .pread = stderr_pread, .mtime = run_mtime,
-		.grammar = "R its errors, likewise"},
-	{"logs", 0444, CTL_SIZED, .size = logs_size, .pread = logs_pread, .mtime = run_mtime,
-		.grammar = "R both, in the order of arrival"},
-	{"exit", 0444, CTL_TEXT, .show = show_exit, .mtime = run_mtime,
-		.grammar = "R empty while it runs, then its exit code, or `unknown`"},
-	{"started", 0444, CTL_TEXT, .show = show_started, .mtime = run_mtime,
-		.grammar = "R when, ISO 8601 UTC"},
-	{"duration", 0444, CTL_TEXT, .show = show_duration, .mtime = run_mtime,
-		.grammar = "R seconds, once it has ended"},
-	{.name = NULL},
-};
-
-static const struct ctl_dir run_dir = {
-	.help = "One run of a command.", .rows = run_rows, .list_help = true};
-
-static const struct ctl_row run_row = {.name = "N",
-	.mode = 0700,
-	.kind = CTL_DIR,
-	.dir = &run_dir,
-	.mtime = run_mtime,
-	.grammar = "one run; the newest 16 and those of open conversations"};
-
-static int runs_find(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
-{
-	struct ctl_runs *rs = ctl_runs_of(dir->sandbox);
-	int64_t number;
-	(void)c;
-	if (!rs)
-		return -ENOMEM;
-	/* One name a run: 007 is not 7. */
-	if (*name == '0' || ctl_parse_number(name, 1, INT64_MAX, &number))
-		return -ENOENT;
-	AUTO_RUN *r = run_table_find(rs->table, (uint64_t)number);
-	*object = (void *)(uintptr_t)number;
-	return r ? 0 : -ENOENT;
-}
-
-struct each {
-	bool (*cb)(const char *name, void *arg);
-	void *arg;
-};
-
-static bool each_run(struct run *r, void *arg)
-{
-	struct each *e = arg;
-	AUTO_BUF name = BUF_INIT;
-	buf_printf(&name, "%llu", (unsigned long long)run_number(r));
-	return !buf_error(&name) && e->cb(name.data, e->arg);
-}
-
-static int runs_each(
-	const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg), void *arg)
-{
-	struct ctl_runs *rs = ctl_runs_of(dir->sandbox);
-	struct each e = {cb, arg};
-	(void)c;
-	if (!rs)
-		return -ENOMEM;
-	run_table_each(rs->table, each_run, &e);
-	return 0;
-}
-
-/* A number needs no references. */
-static void *runs_get(void *object)
-{
-	return object;
-}
-
-static void runs_put(void *object)
-{
-	(void)object;
-}
-
-static const struct ctl_set runs_set = {
-	.row = &run_row, .find = runs_find, .each = runs_each, .get = runs_get, .put = runs_put};
-
-const struct ctl_dir ctl_runs_dir = {
-	.help = "The newest runs of exec and exec.json; ../last is the newest.", .set = &runs_set};

@@ -1,6 +1,6 @@
 /*
- * The runs of a sandbox as the control tree keeps them: run.h's table, which ends may be told already, and
- * the threads that wait for ends. One per sandbox, attached to it.
+ * Runs as the control tree keeps them: run.h's table, which ends may be told already, and the threads that wait for ends. One
+ * for the sandbox itself, attached to it, and one for each session, which the session owns.
  *
  * A run has an end for the user when nothing cached before it is served any more (settled): until then `exit` is
  * empty, no write returns and no reader sees the end.
@@ -13,8 +13,26 @@
 
 struct ctl_runs;
 
-/* NULL: out of memory. Borrowed: lives as long as the sandbox. */
+/* Those of commands outside of sessions. NULL: out of memory. Borrowed: lives as long as the sandbox. */
 struct ctl_runs *ctl_runs_of(struct sandbox *sb);
+
+/* What the object of a directory with exec, runs/ and last begins with. */
+struct ctl_runs_owner {
+	struct ctl_runs *runs; /* a reference */
+};
+/* Those of the directory that a row with ref stands in: of its object, or of the sandbox. NULL: out of memory. Borrowed, as long as ref. */
+struct ctl_runs *ctl_runs_at(const struct ctl_ref *ref);
+
+/* For a session of this name: one reference. The end is in two steps, as for the sandbox's: stop, which ends what runs, and put. */
+int ctl_runs_new(struct sandbox *sb, const char *session, struct ctl_runs **out);
+void ctl_runs_stop(struct ctl_runs *rs);
+struct ctl_runs *ctl_runs_get(struct ctl_runs *rs);
+void ctl_runs_put(struct ctl_runs *rs);
+/* NULL: they are outside of sessions. Borrowed. */
+const char *ctl_runs_session(const struct ctl_runs *rs);
+/* Cancels every run that is running. */
+void ctl_runs_cancel_all(struct ctl_runs *rs);
+
 struct run_table *ctl_runs_table(struct ctl_runs *rs);
 
 /*

@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "env.h"
 #include "git.h"
 #include "kinds.h"
 #include "runs.h"
+#include "sessions.h"
 
 /* --- verbs --- */
 
@@ -87,10 +89,18 @@ static int verb_drop_caches(const struct ctl_ref *ref, struct call *c, int argc,
 	return 0;
 }
 
+/* Without a number: all that was started from here, in sessions too. */
+static int verb_cancel(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	if (argc == 1)
+		ctl_sessions_cancel(ref->sandbox);
+	return ctl_runs_cancel(ref, c, argc, argv);
+}
+
 static int verb_kill_all(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
 {
 	(void)argc;
-	int err = ctl_runs_cancel(ref, c, 1, argv);
+	int err = verb_cancel(ref, c, 1, argv);
 	return err ? err : sandbox_api(ref->sandbox, c, "DELETE", "/api/process/kill-all", NULL, NULL);
 }
 
@@ -105,14 +115,15 @@ static int verb_sleep(const struct ctl_ref *ref, struct call *c, int argc, char 
 		return call_fault(
 			c, EINVAL, NULL, "keepalive %s: write keepalive on or keepalive off", argv[1]);
 	return call_fault(c, ENOTSUP, NULL,
-		"%s %s: sandboxes of this server do not sleep; they run until they are destroyed or the mount "
+		"%s %s: sandboxes of this server do not sleep; they run until they are destroyed or the "
+		"mount "
 		"ends",
 		argv[0], argv[1]);
 }
 
 static const struct ctl_verb sandbox_verbs[] = {
 	{"destroy", 0, 1, verb_destroy, "destroy [force]"},
-	{"cancel", 0, 1, ctl_runs_cancel, "cancel [N]"},
+	{"cancel", 0, 1, verb_cancel, "cancel [N]"},
 	{"keepalive", 1, 1, verb_sleep, "keepalive on|off"},
 	{"sleep-after", 1, 1, verb_sleep, "sleep-after DUR"},
 	{"flush", 0, 0, verb_flush, "flush"},
@@ -151,8 +162,9 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.talk = &ctl_exec_json_talk,                                                           \
 			.stream = &ctl_exec_json_stream,                                                       \
 			.max = 64 * 1024 * 1024,                                                               \
-			.grammar = "W or RW {\"command\",\"cwd\"?,\"env\"?,\"timeout\"?,\"stdin\"?|"           \
-					   "\"stdinBase64\"?}; R events, one a line, the last is exit or error"},      \
+			.grammar = "W or RW {\"command\",\"cwd\"?,\"env\"?,\"timeout\"?,\"sessionId\"?,"       \
+					   "\"stdin\"?|\"stdinBase64\"?}; R events, one a line, the last is exit or "  \
+					   "error"},                                                                   \
 		{.name = "runs",                                                                           \
 			.mode = 0700,                                                                          \
 			.kind = CTL_DIR,                                                                       \
@@ -168,6 +180,24 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_processes_dir,                                                             \
 			.grammar = "background processes: write processes/new, or mkdir processes/ID"},        \
+		{.name = "sessions",                                                                       \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_sessions_dir,                                                              \
+			.grammar = "shells that keep their state: write sessions/new, or mkdir sessions/ID"},  \
+		{.name = "env",                                                                            \
+			.mode = 0600,                                                                          \
+			.kind = CTL_TEXT,                                                                      \
+			.show = ctl_env_show,                                                                  \
+			.store = ctl_env_store,                                                                \
+			.grammar = "W KEY=VALUE lines set, for every later exec, process, session and "        \
+					   "context, KEY alone unsets; R those set by this mount"},                    \
+		{.name = "env.json",                                                                       \
+			.mode = 0600,                                                                          \
+			.kind = CTL_TEXT,                                                                      \
+			.show = ctl_env_show_json,                                                             \
+			.store = ctl_env_store_json,                                                           \
+			.grammar = "the same as one JSON object, for values with newlines; null unsets"},      \
 		{.name = "ports",                                                                          \
 			.mode = 0700,                                                                          \
 			.kind = CTL_DIR,                                                                       \

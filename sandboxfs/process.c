@@ -73,6 +73,8 @@ int process_body(const char *id, const struct process_spec *spec, bool listed, c
 		ok = ok && add(o, "env", json_object_get(spec->env));
 	if (spec->timeout_ms > 0)
 		ok = ok && add(o, "timeoutMs", json_object_new_int64(spec->timeout_ms));
+	if (spec->session)
+		ok = ok && add(o, "sessionId", json_object_new_string(spec->session));
 	if (listed)
 		ok = ok && add(o, "list", json_object_new_boolean(true));
 	size_t n = 0;

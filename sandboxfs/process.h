@@ -19,9 +19,10 @@ struct json_object;
 struct process_spec {
 	const char *command;
 	size_t size;
-	const char *cwd;         /* NULL: /workspace */
+	const char *cwd;         /* NULL: /workspace, or where the session is */
 	struct json_object *env; /* borrowed: an object of strings; NULL: none */
 	int64_t timeout_ms;      /* <=0: none */
+	const char *session; /* NULL: of none. What is listed runs beside its shell, the rest in it */
 };
 
 /* [A-Za-z0-9._-]{1,128}, no leading dot, not a name that its directory has already? */

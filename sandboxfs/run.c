@@ -198,6 +198,7 @@ static int run_make_body(struct run *r, const struct run_spec *spec, struct buf 
 		.cwd = spec->cwd,
 		.env = env,
 		.timeout_ms = spec->timeout_ms,
+		.session = spec->session,
 	};
 	if (!err)
 		err = process_body(r->id, &p, false, spec->input, spec->input_size, body);

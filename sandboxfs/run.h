@@ -21,11 +21,12 @@ struct run;
 struct run_spec {
 	const char *command; /* a script; size bytes (it may be long; no NUL) */
 	size_t size;
-	const char *cwd;        /* NULL: /workspace */
+	const char *cwd;        /* NULL: /workspace, or where the session is */
 	const char *const *env; /* KEY=VALUE, NULL-terminated; NULL: none */
 	const void *input;      /* stdin; NULL: empty */
 	size_t input_size;
-	int64_t timeout_ms; /* <=0: none */
+	int64_t timeout_ms;  /* <=0: none */
+	const char *session; /* NULL: of none; else it runs in the shell of that session, in its turn */
 };
 
 /* The runs of one sandbox: numbering, the newest 16 and those in use. */

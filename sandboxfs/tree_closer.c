@@ -29,8 +29,8 @@ static void close_all(struct tree *t, const uint64_t *list, size_t count)
 static bool retry_unsent(struct tree *t)
 {
 	size_t n;
-	struct wnode **list = tree_dirty_nodes(t, &n);
-	bool left = false;
+	struct wnode **list;
+	bool left = tree_dirty_nodes(t, &list, &n) < 0;
 
 	for (size_t i = 0; i < n; i++) {
 		pthread_mutex_lock(&list[i]->lock);
@@ -77,7 +77,7 @@ static void *closer_thread(void *arg)
 			t->retry = false;
 		pthread_mutex_unlock(&t->closer_lock);
 		if (stale)
-			tree_invalidate(t);
+			tree_invalidate(t, &t->closer_call);
 		close_all(t, list, count);
 		free(list);
 		if (due && retry_unsent(t))

@@ -182,10 +182,10 @@ void tree_lists_leave(struct wnode *n); /* at its end; tree.lock held */
 void tree_note_granted(struct wnode *n);
 /* In or out of the list of nodes that have something unsent; decides by the node itself. Not with wnode.lock held. */
 void tree_note_dirty(struct wnode *n);
-/* Each node of a list with a reference; count in *n. NULL if there is none (or no memory, with *n = SIZE_MAX). */
-struct wnode **tree_dirty_nodes(struct tree *t, size_t *n);
-struct wnode **tree_granted_nodes(struct tree *t, size_t *n);
-struct wnode **tree_all_nodes(struct tree *t, size_t *n);
+/* Each node of a list with a reference, new; with -ENOMEM the list is not complete. tree_put_nodes in any case. */
+int tree_dirty_nodes(struct tree *t, struct wnode ***list, size_t *n);
+int tree_granted_nodes(struct tree *t, struct wnode ***list, size_t *n);
+int tree_all_nodes(struct tree *t, struct wnode ***list, size_t *n);
 void tree_put_nodes(struct wnode **list, size_t n);
 /* --- tree_closer.c --- */
 /* Something could not be sent: it is tried again every other second. */
@@ -319,7 +319,7 @@ void tree_describe_conflicts(struct tree *t, struct buf *out);
 void tree_free_conflicts(struct tree *t);
 
 /* --- tree_sync.c --- */
-void tree_invalidate(void *tree);
+void tree_invalidate(struct tree *t, struct call *c); /* c: ends what it asks the sandbox */
 
 /* --- tree_dir.c --- */
 int tree_opendir(struct node *n, struct op *op, struct node_open *o);

@@ -2,6 +2,7 @@
  * Which nodes the kernel was told of lately, and which have something unsent: two rings under tree.lock, and lists of nodes for
  * who visits them.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "cleanup.h"
@@ -72,61 +73,61 @@ void tree_note_dirty(struct wnode *n)
 }
 
 /* Lock held: adds n to a list with a reference, if it is not about to go. */
-static bool collect(struct wnode ***list, size_t *count, size_t *size, struct wnode *n)
+static int collect(struct wnode ***list, size_t *count, size_t *size, struct wnode *n)
 {
-	if (!node_tryget(&n->node))
-		return true;
 	if (*count == *size) {
 		size_t more = *size ? *size * 2 : 64;
 		struct wnode **fresh = reallocarray(*list, more, sizeof *fresh);
 		if (!fresh)
-			return false;
+			return -ENOMEM;
 		*list = fresh;
 		*size = more;
 	}
-	(*list)[(*count)++] = n;
-	return true;
+	if (node_tryget(&n->node))
+		(*list)[(*count)++] = n;
+	return 0;
 }
 
-struct wnode **tree_dirty_nodes(struct tree *t, size_t *n)
+int tree_dirty_nodes(struct tree *t, struct wnode ***list, size_t *n)
 {
-	struct wnode **list = NULL;
 	size_t size = 0;
+	int err = 0;
 	AUTO_UNLOCK(&t->lock);
 
+	*list = NULL;
 	*n = 0;
-	for (struct wnode *w = t->dirty.dirty_next; w != &t->dirty; w = w->dirty_next)
-		if (!collect(&list, n, &size, w))
-			break;
-	return list;
+	for (struct wnode *w = t->dirty.dirty_next; w != &t->dirty && !err; w = w->dirty_next)
+		err = collect(list, n, &size, w);
+	return err;
 }
 
-struct wnode **tree_granted_nodes(struct tree *t, size_t *n)
+int tree_granted_nodes(struct tree *t, struct wnode ***list, size_t *n)
 {
 	int64_t now = call_now_ms();
-	struct wnode **list = NULL;
 	size_t size = 0;
+	int err = 0;
 	AUTO_UNLOCK(&t->lock);
 
+	*list = NULL;
 	*n = 0;
-	for (struct wnode *w = t->granted.granted_prev; w != &t->granted; w = w->granted_prev)
-		if (w->granted_until_ms < now || !collect(&list, n, &size, w))
-			break;
-	return list;
+	for (struct wnode *w = t->granted.granted_prev;
+		 w != &t->granted && w->granted_until_ms >= now && !err; w = w->granted_prev)
+		err = collect(list, n, &size, w);
+	return err;
 }
 
-struct wnode **tree_all_nodes(struct tree *t, size_t *n)
+int tree_all_nodes(struct tree *t, struct wnode ***list, size_t *n)
 {
-	struct wnode **list = NULL;
 	size_t size = 0;
+	int err = 0;
 	AUTO_UNLOCK(&t->lock);
 
+	*list = NULL;
 	*n = 0;
-	for (size_t i = 0; i < t->node_buckets; i++)
-		for (struct wnode *w = t->nodes[i]; w; w = w->hash_next)
-			if (!collect(&list, n, &size, w))
-				return list;
-	return list;
+	for (size_t i = 0; i < t->node_buckets && !err; i++)
+		for (struct wnode *w = t->nodes[i]; w && !err; w = w->hash_next)
+			err = collect(list, n, &size, w);
+	return err;
 }
 
 void tree_put_nodes(struct wnode **list, size_t n)

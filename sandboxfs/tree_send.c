@@ -268,7 +268,7 @@ int tree_settle_children(struct wnode *dir, const char *name, struct call *c)
 		node_put(child ? &child->node : NULL);
 		return err;
 	}
-	list = tree_dirty_nodes(dir->tree, &n);
+	err = tree_dirty_nodes(dir->tree, &list, &n);
 	for (size_t i = 0; i < n && !err; i++) {
 		struct wnode *parent = tree_parent(list[i]);
 		if (parent == dir)

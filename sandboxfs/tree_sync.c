@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "front.h"
+#include "log.h"
 #include "tree_impl.h"
 
 enum { ASK_AT_ONCE = 512 };
@@ -38,8 +39,8 @@ static void describe_path(struct wnode *n, struct buf *out)
 static int settle_all(struct tree *t, struct call *c)
 {
 	size_t n;
-	struct wnode **list = tree_dirty_nodes(t, &n);
-	int err = 0;
+	struct wnode **list;
+	int err = tree_dirty_nodes(t, &list, &n);
 
 	for (size_t i = 0; i < n && !err; i++) {
 		err = tree_settle(list[i], c, NULL, NULL);
@@ -54,11 +55,12 @@ static int settle_all(struct tree *t, struct call *c)
 	return err;
 }
 
-/* The nodes with open files: of these mapped pages may be dirty, or older than the file. */
-static struct wnode **open_nodes(struct tree *t, bool mappable, size_t *count)
+/* The nodes with open files: of these mapped pages may be dirty, or older than the file. As the lists of tree_lists.c. */
+static int open_nodes(struct tree *t, bool mappable, struct wnode ***nodes, size_t *count)
 {
 	size_t n, kept = 0;
-	struct wnode **list = tree_all_nodes(t, &n);
+	int err = tree_all_nodes(t, nodes, &n);
+	struct wnode **list = *nodes;
 
 	for (size_t i = 0; i < n; i++) {
 		pthread_mutex_lock(&list[i]->lock);
@@ -70,30 +72,33 @@ static struct wnode **open_nodes(struct tree *t, bool mappable, size_t *count)
 			node_put(&list[i]->node);
 	}
 	*count = kept;
-	return list;
+	return err;
 }
 
 static int barrier(void *files, struct call *c)
 {
 	struct tree *t = files;
 	struct front *f = server_front(sandbox_server(t->sandbox));
+	struct wnode **list;
 	size_t n;
-	struct wnode **list = open_nodes(t, true, &n);
+	int err = open_nodes(t, true, &list, &n);
 
-	for (size_t i = 0; f && i < n; i++)
+	/* The kernel answers when other requests have been: who reads these must be another thread. */
+	if (!err && f && n)
+		err = call_may_wait(c);
+	for (size_t i = 0; f && i < n && !err; i++)
 		front_forget_inode(f, &list[i]->node, true);
 	tree_put_nodes(list, n);
-	return settle_all(t, c);
+	return err ? err : settle_all(t, c);
 }
 
 /* Asks about up to ASK_AT_ONCE open files in one request; drops the pages of those that changed. */
-static void check_open(struct tree *t, struct front *f, struct wnode **list, size_t n)
+static void check_open(
+	struct tree *t, struct front *f, struct call *c, struct wnode **list, size_t n)
 {
 	AUTO_BATCH b;
-	struct call c;
 
-	call_init(&c, 0);
-	batch_init(&b, t->client, &c);
+	batch_init(&b, t->client, c);
 	for (size_t i = 0; i < n; i++) {
 		struct fileop_target target = {.handle = tree_any_handle(list[i]), .path = "/"};
 		fileop_put_target(batch_add(&b, FILEOP_GETATTR, 0), &target);
@@ -116,33 +121,45 @@ static void check_open(struct tree *t, struct front *f, struct wnode **list, siz
 				front_forget_inode(f, &list[i]->node, true);
 		}
 	}
-	call_destroy(&c);
 }
 
-void tree_invalidate(void *files)
+void tree_invalidate(struct tree *t, struct call *c)
 {
-	struct tree *t = files;
 	struct front *f = server_front(sandbox_server(t->sandbox));
 	struct wnode **list;
 	size_t n;
 
 	if (!f)
 		return;
-	list = tree_granted_nodes(t, &n);
+	/* Without memory for all of them the rest runs out by itself, within a second. */
+	if (tree_granted_nodes(t, &list, &n) < 0)
+		log_error("%s: no memory to forget all that was cached", sandbox_name(t->sandbox));
 	for (size_t i = 0; i < n; i++)
 		front_forget_inode(f, &list[i]->node, false);
 	tree_put_nodes(list, n);
-	list = open_nodes(t, false, &n);
+	if (open_nodes(t, false, &list, &n) < 0)
+		log_error("%s: no memory to look at all open files", sandbox_name(t->sandbox));
 	for (size_t i = 0; i < n; i += ASK_AT_ONCE)
-		check_open(t, f, list + i, n - i < ASK_AT_ONCE ? n - i : ASK_AT_ONCE);
+		check_open(t, f, c, list + i, n - i < ASK_AT_ONCE ? n - i : ASK_AT_ONCE);
 	tree_put_nodes(list, n);
+}
+
+static void invalidate(void *files)
+{
+	struct call c;
+
+	call_init(&c, 0);
+	tree_invalidate(files, &c);
+	call_destroy(&c);
 }
 
 static void describe_sync(void *files, struct buf *out)
 {
 	size_t n;
-	struct wnode **list = tree_dirty_nodes(files, &n);
+	struct wnode **list;
 
+	if (tree_dirty_nodes(files, &list, &n) < 0)
+		buf_str(out, "failed ENOMEM : no memory to list all\n");
 	for (size_t i = 0; i < n; i++) {
 		struct wnode *w = list[i];
 		size_t bytes;
@@ -171,8 +188,8 @@ static int each_unsent(
 	struct tree *t, const char *path, int (*act)(struct wnode *n, struct call *c), struct call *c)
 {
 	size_t n, found = 0;
-	struct wnode **list = tree_dirty_nodes(t, &n);
-	int err = 0;
+	struct wnode **list;
+	int err = tree_dirty_nodes(t, &list, &n);
 
 	for (size_t i = 0; i < n; i++) {
 		AUTO_BUF name = BUF_INIT;
@@ -212,8 +229,10 @@ static void drop_caches(void *files)
 	struct tree *t = files;
 	struct front *f = server_front(sandbox_server(t->sandbox));
 	size_t n;
-	struct wnode **list = tree_all_nodes(t, &n);
+	struct wnode **list;
 
+	if (tree_all_nodes(t, &list, &n) < 0)
+		log_error("%s: no memory to drop all caches", sandbox_name(t->sandbox));
 	for (size_t i = 0; f && i < n; i++)
 		front_forget_inode(f, &list[i]->node, true);
 	tree_put_nodes(list, n);
@@ -234,7 +253,7 @@ static void end(void *files)
 
 const struct sandbox_files tree_files_ops = {
 	.barrier = barrier,
-	.invalidate = tree_invalidate,
+	.invalidate = invalidate,
 	.invalidate_soon = tree_invalidate_soon,
 	.end = end,
 	.describe_sync = describe_sync,

@@ -83,7 +83,7 @@ in_time() {
 	fusermount3 -u "$MNT" || within 10 fusermount3 -u -z "$MNT"
 	! is_mounted
 	kill -CONT "$server"
-	wait_until $((limit * 3)) all_ended
+	wait_until $((limit * 6)) all_ended # a thousand programs end one after the other
 }
 
 @test "^C ends what waits for a stopped server within a second (row 13)" {

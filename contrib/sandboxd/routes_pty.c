@@ -33,7 +33,7 @@ struct attached {
 	struct command *command;
 	int news; /* an eventfd */
 	uint64_t off, ready_at;
-	bool tell_offset, ready;
+	bool tell_offset, ready, over;
 	struct buf typed; /* and not yet taken by the terminal */
 };
 
@@ -155,8 +155,10 @@ static void send_news(struct websocket *w, struct attached *a, char *piece)
 		}
 		more = send_piece(w, a, piece);
 	}
-	if (!more && ended)
+	if (!more && ended && !a->over) {
+		a->over = true;
 		send_exit(w, c);
+	}
 }
 
 static void run(struct websocket *w, void *arg)

@@ -34,6 +34,9 @@ struct websocket {
 	bool paused, broken;
 	int64_t heard, asked;
 	int64_t closing; /* since when; 0: not */
+	enum websocket_code code;
+	const char *reason;
+	bool said_goodbye;
 };
 
 /* --- libwslay's callbacks --- */
@@ -116,9 +119,19 @@ void websocket_close(struct websocket *w, enum websocket_code code, const char *
 	if (w->closing)
 		return;
 	w->closing = text_monotonic_ms();
+	w->code = code;
+	w->reason = reason;
 	w->paused = false;
+}
+
+/* wslay sends a closing before what is queued, and nothing behind it: so it is queued last. */
+static void say_goodbye(struct websocket *w)
+{
+	if (!w->closing || w->said_goodbye || wslay_event_get_queued_msg_count(w->frames))
+		return;
+	w->said_goodbye = true;
 	if (wslay_event_queue_close(
-			w->frames, (uint16_t)code, (const uint8_t *)reason, strlen(reason)) != 0)
+			w->frames, (uint16_t)w->code, (const uint8_t *)w->reason, strlen(w->reason)) != 0)
 		w->broken = true;
 }
 
@@ -148,6 +161,7 @@ bool websocket_step(struct websocket *w, struct pollfd *others, size_t count, in
 	if (is_over(w))
 		return false;
 	ask(w);
+	say_goodbye(w);
 	struct pollfd fds[2 + OTHERS_MAX] = {
 		{.fd = w->fd}, {.fd = w->closing ? -1 : w->server->stop_fd, .events = POLLIN}};
 	if (wslay_event_want_read(w->frames) && !w->paused)

@@ -42,7 +42,7 @@ int websocket_send_json(struct websocket *w, struct json_object *o);
 size_t websocket_pending(struct websocket *w);
 /* No message is taken from the peer until it is called with false. */
 void websocket_pause(struct websocket *w, bool paused);
-/* Queues the closing; what was queued before goes first. */
+/* Closes once what was queued before has gone. reason is borrowed for good. */
 void websocket_close(struct websocket *w, enum websocket_code code, const char *reason);
 /*
  * Waits until something comes, one of the others is ready, or ms; sends and receives what can be. False: it is over.

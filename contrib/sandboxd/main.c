@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +216,8 @@ int main(int argc, char **argv)
 	if (done)
 		return done - 1;
 	pid_t parent = getppid();
+	/* For the names in archives, which libarchive converts; not there: names of pax headers are taken as UTF-8 bytes. */
+	(void)setlocale(LC_CTYPE, "C.UTF-8");
 	fill_standard_descriptors();
 	/* Nothing inside may take our sockets or memory with ptrace's rights. */
 	prctl(PR_SET_DUMPABLE, 0L);

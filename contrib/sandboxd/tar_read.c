@@ -8,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -396,6 +395,9 @@ static int take_entry(struct unpacking *u, struct archive_entry *entry, const ch
 static int one(struct unpacking *u, struct archive_entry *entry)
 {
 	const char *name = archive_entry_pathname(entry);
+	/* Without a locale that speaks UTF-8 the names of pax headers are only to be had so. */
+	if (!name)
+		name = archive_entry_pathname_utf8(entry);
 	AUTO_FREE char *path = NULL;
 	int err = name_clean(name, &path);
 	if (err == -EPERM)
@@ -488,17 +490,10 @@ static int unpack(struct server *server, int fd, int root, struct tar_result *re
 	u->fd = fd;
 	u->root = root;
 	u->parent = -1;
-	/* Names of pax headers are UTF-8, whatever this process speaks. */
-	locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
-	locale_t before = utf8 ? uselocale(utf8) : (locale_t)0;
 	int err = unpack_all(u);
 	int finished = finish_directories(u);
 	if (u->archive)
 		archive_read_free(u->archive);
-	if (utf8) {
-		uselocale(before);
-		freelocale(utf8);
-	}
 	if (u->parent >= 0)
 		close(u->parent);
 	free(u->parent_path);

@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -36,7 +35,6 @@ struct link_seen {
 struct tar_writer {
 	struct archive *archive;
 	struct tar_filter filter;
-	locale_t locale; /* names are taken as they are, whatever this process speaks */
 	struct buf path; /* of the directory at the top of the stack */
 	struct level *levels;
 	size_t depth, capacity;
@@ -507,13 +505,8 @@ void tar_writer_free(struct tar_writer *w)
 {
 	if (!w)
 		return;
-	locale_t before = w->locale ? uselocale(w->locale) : (locale_t)0;
 	if (w->archive)
 		archive_write_free(w->archive);
-	if (w->locale) {
-		uselocale(before);
-		freelocale(w->locale);
-	}
 	while (w->depth)
 		level_leave(w);
 	free(w->levels);
@@ -564,7 +557,6 @@ int tar_writer_new(const char *dir, struct tar_filter *filter, enum tar_compress
 	while (w->filter.paths && w->filter.paths[w->paths_count])
 		w->paths_count++;
 	w->file = -1;
-	w->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
 	w->root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int err = w->root < 0 ? -errno : archive_make(w, compression);
 	if (err < 0) {
@@ -579,7 +571,6 @@ int tar_writer_next(struct tar_writer *w, struct buf *out)
 {
 	if (w->over)
 		return 0;
-	locale_t before = w->locale ? uselocale(w->locale) : (locale_t)0;
 	int more = 1;
 	w->out = out;
 	if (w->root >= 0) {
@@ -594,7 +585,5 @@ int tar_writer_next(struct tar_writer *w, struct buf *out)
 		more = archive_write_close(w->archive) == ARCHIVE_OK ? 0 : -EIO;
 	}
 	w->out = NULL;
-	if (w->locale)
-		uselocale(before);
 	return more;
 }

@@ -49,3 +49,40 @@ shows() { tmux -S "$screen" capture-pane -p | grep -qF -- "$1"; }
 	end_screen
 	cd /
 }
+
+@test "sbx-follow: who waits for inotify here hears of changes made in the sandbox" {
+	cat >"$T/watch.py" <<'E'
+# Prints the name of each event in a directory and, for the directory itself, a dot.
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None)
+fd = libc.inotify_init()
+assert libc.inotify_add_watch(fd, os.fsencode(sys.argv[1]), 0x4 | 0x2 | 0x100 | 0x200) > 0
+print("ready", flush=True)
+while True:
+    data = os.read(fd, 65536)
+    while data:
+        _, mask, _, n = struct.unpack("iIII", data[:16])
+        print(os.fsdecode(data[16:16 + n].rstrip(b"\0")) or ".", flush=True)
+        data = data[16 + n:]
+E
+	echo old >"$W/a b"
+	echo old >"$W/back\\slash"
+	/usr/bin/python3 "$T/watch.py" "$W" >"$T/heard" 3>&- &
+	echo $! >>"$T/pids"
+	wait_until 10 grep -q ready "$T/heard"
+	cd "$W"
+	setsid sbx-follow 3>&- &
+	local p=$!
+	# until it listens
+	wait_until 15 bash -c "sbx exec -- sh -c 'echo x >started'; grep -q started $T/heard"
+	: >"$T/heard"
+	other 'cd /workspace; echo new > "a b"; echo new > "back\\slash"'
+	wait_until 10 grep -qx 'a b' "$T/heard"
+	wait_until 10 grep -qxF 'back\slash' "$T/heard"
+	other 'rm "/workspace/a b"'
+	wait_until 10 grep -qx '\.' "$T/heard"
+	kill -- -$p
+	cd /
+	# hearing of it changed nothing
+	[ "$(cat "$W/back\\slash")" = new ]
+}

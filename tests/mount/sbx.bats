@@ -251,3 +251,72 @@ E
 		[[ $output == zzz* ]]
 	fi
 }
+
+@test "sbx save and restore: the workspace as a tar, whole or not at all" {
+	mkdir "$W/d"
+	echo text >"$W/d/f"
+	ln -s f "$W/d/l"
+	cd "$W"
+	sbx save "$T/w.tar"
+	sbx save "$T/w.tar.gz"
+	sbx save - | tar tf - | grep -qx './d/f\|d/f'
+	tar tzf "$T/w.tar.gz" | grep -qx './d/f\|d/f'
+	rm -r "$W/d"
+	sbx restore "$T/w.tar.gz"
+	[ "$(other 'cat /workspace/d/l')" = text ]
+	rm -r "$W/d"
+	sbx restore - <"$T/w.tar"
+	[ "$(cat "$W/d/l")" = text ]
+	run -125 sbx restore "$T/none"
+	run -125 sbx save "$T/none/w.tar"
+	# what leads out is refused, and said
+	python3 -c 'import sys, tarfile; t = tarfile.open(sys.argv[1], "w"); t.addfile(tarfile.TarInfo("../evil")); t.close()' "$T/bad.tar"
+	run -125 sbx restore "$T/bad.tar"
+	[[ $output == *'sbx: workspace.tar: '*evil* ]]
+	head -c 700 "$T/w.tar" >"$T/cut.tar"
+	run -125 sbx restore "$T/cut.tar"
+	[ -z "$(ls "$T"/*.part 2>/dev/null)" ]
+}
+
+@test "sbx events tells what changes, as it happens" {
+	mkdir "$W/d"
+	cd "$W"
+	sbx events >"$T/all" &
+	echo $! >>"$T/pids"
+	sbx events -- d recursive=no >"$T/d" &
+	echo $! >>"$T/pids"
+	wait_until 10 bash -c "sbx exec -- touch d/ready; grep -q ready $T/d && grep -q ready $T/all"
+	sbx exec -- sh -c 'mv d/ready d/steady; mkdir d/e; touch d/e/deep outside'
+	wait_until 10 grep -q "$(printf '^create\toutside')" "$T/all"
+	grep -q "$(printf '^move\td/ready\td/steady')" "$T/d"
+	! grep -q 'deep\|outside' "$T/d"
+	kill %1 %2
+}
+
+@test "sbx shell: a terminal with size, ^C and exit code, in the matching directory" {
+	cat >"$T/expect" <<-'E'
+		set timeout 20
+		spawn sbx shell
+		stty rows 30 columns 90 < $spawn_out(slave,name)
+		send "pwd\r"
+		expect "/workspace/sub"
+		send "stty size\r"
+		expect "30 90"
+		stty rows 41 columns 101 < $spawn_out(slave,name)
+		send "sleep 1; stty size\r"
+		expect "41 101"
+		send "sleep 777777\r"
+		send "\003"
+		send "echo go''es on\r"
+		expect "goes on"
+		send "exit 7\r"
+		expect eof
+		exit [lindex [wait] 3]
+	E
+	mkdir "$W/sub"
+	cd "$W/sub"
+	run -7 within 60 expect "$T/expect"
+	# it is gone, and so is what it started
+	[ -z "$(ls "$C/pty" | grep '[0-9]')" ]
+	cd /
+}

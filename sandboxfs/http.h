@@ -32,7 +32,7 @@ struct http_request {
 	const char *type;   /* content type of the body; NULL: none */
 	const void *body;   /* borrowed until the exchange has ended */
 	size_t size;
-	/* Gives up when no byte moved for so long; an exchange also when on the whole less than 4 KiB a second did. <0: never */
+	/* Gives up when no byte moved for so long (and nobody has paused it); an exchange also when on the whole less than 4 KiB a second did. <0: never */
 	int64_t timeout_ms;
 	size_t max_reply; /* a longer body ends with -EFBIG; 0: 64 MiB */
 };
@@ -62,6 +62,11 @@ struct http_stream_events {
 	bool (*on_data)(void *arg, const void *p, size_t n);
 	/* The end; the last call. 0: the body ended properly; else as http_exchange. */
 	void (*on_end)(void *arg, int err);
+	/*
+	 * Not NULL: the body is what this gives, as it comes (and the request's own is not sent). >0 bytes into p, 0 the end, -EAGAIN nothing
+	 * yet (http_stream_resume asks again), another error breaks the request off.
+	 */
+	ssize_t (*on_pull)(void *arg, void *p, size_t n);
 };
 /* Starts it and returns at once: 0 and *out new, or an error (no callback was or will be called). r->body is copied. */
 int http_stream_open(struct http *h, const struct http_request *r,

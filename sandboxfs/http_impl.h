@@ -39,6 +39,7 @@ struct http_stream {
 	const struct http_stream_events *events;
 	void *arg;
 	bool status_told;
+	bool paused; /* loop thread: it waits for http_stream_resume, and is not silent */
 
 	/* under http.lock */
 	unsigned orders;

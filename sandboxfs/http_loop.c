@@ -61,7 +61,8 @@ static size_t on_body(char *p, size_t one, size_t n, void *arg)
 	x->last_activity_ms = call_now_ms();
 	if (x->events) {
 		tell_status(x);
-		return x->events->on_data(x->arg, p, n) ? n : CURL_WRITEFUNC_PAUSE;
+		x->paused = !x->events->on_data(x->arg, p, n);
+		return x->paused ? CURL_WRITEFUNC_PAUSE : n;
 	}
 	if (n > x->max_reply || x->reply->body.size > x->max_reply - n) {
 		x->too_big = true;
@@ -69,6 +70,17 @@ static size_t on_body(char *p, size_t one, size_t n, void *arg)
 	}
 	buf_add(&x->reply->body, p, n);
 	return x->reply->body.failed ? 0 : n;
+}
+
+static size_t on_send(char *p, size_t one, size_t n, void *arg)
+{
+	struct http_stream *x = arg;
+	ssize_t got = x->events->on_pull(x->arg, p, one * n);
+
+	x->paused = got == -EAGAIN;
+	if (x->paused)
+		return CURL_READFUNC_PAUSE;
+	return got < 0 ? CURL_READFUNC_ABORT : (size_t)got;
 }
 
 static int on_progress(
@@ -126,7 +138,14 @@ static int set_up(struct http_stream *x)
 		failed |= curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, x->target->unix_path) != CURLE_OK;
 		failed |= curl_easy_setopt(e, CURLOPT_PROXY, "") != CURLE_OK;
 	}
-	if (strcmp(x->method, "POST") == 0) {
+	if (x->events && x->events->on_pull) {
+		/* What was sent cannot be sent again over another connection, so none is used that may be closed by now. */
+		failed |= curl_easy_setopt(e, CURLOPT_UPLOAD, 1L) != CURLE_OK;
+		failed |= curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, x->method) != CURLE_OK;
+		failed |= curl_easy_setopt(e, CURLOPT_READFUNCTION, on_send) != CURLE_OK;
+		failed |= curl_easy_setopt(e, CURLOPT_READDATA, x) != CURLE_OK;
+		failed |= curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK;
+	} else if (strcmp(x->method, "POST") == 0) {
 		failed |= curl_easy_setopt(e, CURLOPT_POST, 1L) != CURLE_OK;
 		failed |= curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->size) != CURLE_OK;
 		failed |= curl_easy_setopt(e, CURLOPT_POSTFIELDS, x->size ? x->body : "") != CURLE_OK;
@@ -279,8 +298,11 @@ static void obey(struct http *h, struct http_stream *x, unsigned orders)
 		finish(h, x, -EINTR);
 		return;
 	}
-	if ((orders & ORDER_RESUME) && x->easy)
+	if ((orders & ORDER_RESUME) && x->easy) {
+		x->paused = false;
+		x->last_activity_ms = call_now_ms();
 		curl_easy_pause(x->easy, CURLPAUSE_CONT);
+	}
 	if (orders & ORDER_START)
 		try_start(h, x);
 }
@@ -334,7 +356,7 @@ static void take_results(struct http *h)
  */
 static bool is_silent(const struct http_stream *x, int64_t now)
 {
-	if (!x->easy || x->timeout_ms < 0)
+	if (!x->easy || x->timeout_ms < 0 || x->paused)
 		return false; /* one that waits its turn is not silent yet */
 	return now - x->last_activity_ms > x->timeout_ms ||
 		   (x->call && now - x->began_ms > x->timeout_ms + (int64_t)x->moved / SLOWEST_PER_MS);

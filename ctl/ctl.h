@@ -30,6 +30,7 @@ enum ctl_kind {
 	CTL_CALL, /* .call: one line in, done by the write; the answer is read from the same opening; a fresh reader gets the last answer (.show if set); with .talk an opening for both is a conversation */
 	CTL_DOC, /* .submit: a document sent whole at close or first read; the answer is read from the same opening */
 	CTL_TALK, /* .talk for RW (conversation) and for W alone (document; or .submit), .stream or .show for R (never waits) */
+	CTL_UPLOAD, /* .upload to write: bytes taken as they come, the close waits for the end and fails with its error; .stream to read */
 	CTL_LINK  /* .target */
 };
 
@@ -91,6 +92,14 @@ void ctl_talk_wake(struct ctl_talk *t);
 /* Opened O_NONBLOCK: what would wait is -EAGAIN. */
 bool ctl_talk_nonblock(struct ctl_talk *t);
 
+/* An opening for writing whose bytes are handed on as they come. */
+struct ctl_upload_ops {
+	int (*open)(const struct ctl_ref *ref, struct call *c, void **state);
+	int (*write)(void *state, struct call *c, const void *p, size_t n); /* may wait for room */
+	int (*finish)(void *state, struct call *c); /* all was written: waits for what comes of it */
+	void (*close)(void *state);                 /* without finish before it: it was cut */
+};
+
 struct ctl_row {
 	const char *name;
 	mode_t mode; /* permission bits; 0200 without 0400 cannot be read and so on */
@@ -114,6 +123,7 @@ struct ctl_row {
 	int (*submit)(
 		const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer);
 	const struct ctl_talk_ops *talk;
+	const struct ctl_upload_ops *upload;
 	int (*target)(const struct ctl_ref *ref, struct call *c, struct buf *text);
 	struct timespec (*mtime)(const struct ctl_ref *ref); /* NULL: time of the last answer */
 	int (*touch)(

@@ -474,6 +474,8 @@ static ctl_open_fn *opener_of(const struct ctl_node *n, int flags)
 		return writes ? ctl_lines_open : ctl_text_open;
 	case CTL_DOC:
 		return writes ? ctl_doc_open : ctl_text_open;
+	case CTL_UPLOAD:
+		return !writes ? ctl_stream_open : ctl_file_reads(flags) ? NULL : ctl_upload_open;
 	case CTL_TALK:
 		return writes ? ctl_talk_open : n->row->stream ? ctl_stream_open : ctl_text_open;
 	default:

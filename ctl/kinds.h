@@ -121,6 +121,7 @@ ctl_open_fn ctl_sized_open;  /* sized.c */
 ctl_open_fn ctl_stream_open; /* stream.c */
 ctl_open_fn ctl_lines_open;  /* verbs.c: verbs and calls, to write */
 ctl_open_fn ctl_doc_open;    /* doc.c: documents and texts, to write */
+ctl_open_fn ctl_upload_open; /* upload.c: bytes that are handed on as they come */
 ctl_open_fn ctl_talk_open;   /* talk.c: conversations, and the documents of such files */
 
 /* --- doc.c: a document on its way --- */

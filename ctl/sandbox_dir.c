@@ -5,12 +5,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include "backups.h"
 #include "cleanup.h"
 #include "env.h"
+#include "events.h"
 #include "git.h"
 #include "kinds.h"
 #include "runs.h"
 #include "sessions.h"
+#include "workspace_tar.h"
 
 /* --- verbs --- */
 
@@ -213,6 +216,14 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_pty_dir,                                                                   \
 			.grammar = "terminals: write pty/new, then N/: data ctl wait"},                        \
+		{.name = "events",                                                                         \
+			.mode = 0666,                                                                          \
+			.kind = CTL_TALK,                                                                      \
+			.talk = &events_talk_ops,                                                              \
+			.stream = &events_stream_ops,                                                          \
+			.grammar = "R TYPE<TAB>PATH[<TAB>NEWPATH] of each change below workspace/ from the "   \
+					   "open on; RW first line [DIR] [include=G]... [exclude=G]... "               \
+					   "[recursive=no] [since=VERSION]"},                                          \
 		{.name = "git",                                                                            \
 			.mode = 0666,                                                                          \
 			.kind = CTL_CALL,                                                                      \
@@ -221,6 +232,18 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.talk = &git_talk_ops,                                                                 \
 			.grammar = "W URL [branch=B] [dir=D] [depth=N] [timeout=DUR] clones and waits; RW "    \
 					   "starts it, read its progress; R the newest clone's progress, then dir D"}, \
+		{.name = "workspace.tar",                                                                  \
+			.mode = 0666,                                                                          \
+			.kind = CTL_UPLOAD,                                                                    \
+			.stream = &workspace_tar_stream,                                                       \
+			.upload = &workspace_tar_upload,                                                       \
+			.grammar = "R workspace/ as a tar, as it goes; W a tar (plain, gzip, zstd) is "        \
+					   "unpacked into it as it comes, close reports errors"},                      \
+		{.name = "backups",                                                                        \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_backups_dir,                                                               \
+			.grammar = "copies of directories: write backups/new, then backups/ID: restore"},      \
 		{.name = "status",                                                                         \
 			.mode = 0444,                                                                          \
 			.kind = CTL_TEXT,                                                                      \

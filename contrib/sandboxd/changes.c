@@ -28,6 +28,8 @@ enum {
 	EVENT_BUFFER = 64 << 10,
 	QUEUE_MAX = 4 << 20, /* bytes of lines that one listener may leave */
 	PAIR_WAIT_MS = 2,
+	BATCH_MS = 10, /* being woken for each event would slow down who makes them, twentyfold */
+	BATCH_READS = 64,
 	THREAD_STACK = 256 << 10,
 	WATCH_MASK = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB |
 				 IN_EXCL_UNLINK | IN_ONLYDIR
@@ -413,8 +415,16 @@ static void *changes_thread(void *arg)
 		pthread_mutex_unlock(&all->lock);
 		int n = poll(fds, 2, keeps ? PAIR_WAIT_MS : -1);
 		pthread_mutex_lock(&all->lock);
-		if (!take_some(all) && keeps && n == 0)
+		int reads = 0;
+		while (reads < BATCH_READS && take_some(all))
+			reads++;
+		if (!reads && keeps && n == 0)
 			settle_from(all);
+		if (reads) {
+			pthread_mutex_unlock(&all->lock);
+			(void)poll(fds + 1, 1, BATCH_MS); /* whatever it says, we go on */
+			pthread_mutex_lock(&all->lock);
+		}
 	}
 	stop_watching(all);
 	all->running = false;

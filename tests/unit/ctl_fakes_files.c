@@ -1,8 +1,16 @@
 /* Doubles of the rooms behind git, events, workspace.tar and backups/, for the tests of the control tree. */
 #include <errno.h>
 
+#include "backups.h"
+#include "events.h"
 #include "git.h"
+#include "workspace_tar.h"
 
+const struct ctl_dir ctl_backups_dir = {.help = "backups"};
+const struct ctl_stream_ops workspace_tar_stream;
+const struct ctl_upload_ops workspace_tar_upload;
+const struct ctl_stream_ops events_stream_ops;
+const struct ctl_talk_ops events_talk_ops;
 const struct ctl_talk_ops git_talk_ops;
 
 int git_call(

@@ -67,20 +67,16 @@ void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *bu
 	pthread_mutex_unlock(&lock);
 }
 
-void fuse_session_exit(struct fuse_session *se)
+/* --- the test --- */
+
+/* The session has ended: nothing is read any more. */
+static void ended(void *arg)
 {
-	(void)se;
+	(void)arg;
 	pthread_mutex_lock(&lock);
 	over = true;
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
-}
-
-/* --- the test --- */
-
-static void ended(void *arg)
-{
-	(void)arg;
 }
 
 static void *serve(void *arg)

@@ -1,8 +1,8 @@
 /*
  * Terminals: see terminal.h.
  *
- * A ring holds the newest output. Places are counted from the first byte ever; while a reader is TERMINAL_KEEP behind, the stream is
- * paused (the sandbox keeps what comes meanwhile, the program does not wait), so that no reader that reads loses a byte.
+ * A ring holds the newest output. Places are counted from the first byte ever; while a reader is TERMINAL_KEEP behind and nobody waits
+ * for more, the stream is paused (the sandbox keeps what comes meanwhile, the program does not wait), so that it loses no byte.
  * Typing is one request after the other, each with its place, so that one that got no answer can be repeated.
  */
 #include "terminal.h"
@@ -103,11 +103,15 @@ static void wake_readers(struct terminal *t)
 
 static bool has_room(const struct terminal *t)
 {
+	bool behind = false;
+
+	/* Who waits for what comes, or for the end, is not held up by another who does not read. */
 	for (const struct terminal_reader *r = t->readers; r; r = r->next) {
-		if (r->reading && t->end - r->at >= TERMINAL_KEEP)
-			return false;
+		if (r->end_alone || (r->reading && r->at == t->end))
+			return true;
+		behind = behind || (r->reading && t->end - r->at >= TERMINAL_KEEP);
 	}
-	return true;
+	return !behind;
 }
 
 static bool on_room(void *arg)
@@ -543,6 +547,22 @@ void terminal_stop(struct terminal *t)
 
 /* --- readers --- */
 
+/* The stream goes on if it was paused and there is room. With the lock held, which is let go meanwhile: an end may be waited for. */
+static void resume(struct terminal *t)
+{
+	struct output *o = t->output;
+
+	if (!t->paused || !o || !has_room(t))
+		return;
+	t->paused = false;
+	t->resuming++;
+	pthread_mutex_unlock(&t->lock);
+	output_resume(o);
+	pthread_mutex_lock(&t->lock);
+	if (--t->resuming == 0)
+		pthread_cond_broadcast(&t->idle);
+}
+
 int terminal_reader_new(struct terminal *t, bool end_alone, void (*wake)(void *arg), void *arg,
 	struct terminal_reader **out)
 {
@@ -558,6 +578,7 @@ int terminal_reader_new(struct terminal *t, bool end_alone, void (*wake)(void *a
 	r->next = t->readers;
 	t->readers = r;
 	*out = r;
+	resume(t);
 	return 0;
 }
 
@@ -612,22 +633,6 @@ static ssize_t read_some(struct terminal_reader *r, char *p, size_t n)
 	memcpy(p, t->ring + at, n);
 	r->at += n;
 	return (ssize_t)n;
-}
-
-/* The stream goes on if it was paused and there is room. With the lock held, which is let go meanwhile: an end may be waited for. */
-static void resume(struct terminal *t)
-{
-	struct output *o = t->output;
-
-	if (!t->paused || !o || !has_room(t))
-		return;
-	t->paused = false;
-	t->resuming++;
-	pthread_mutex_unlock(&t->lock);
-	output_resume(o);
-	pthread_mutex_lock(&t->lock);
-	if (--t->resuming == 0)
-		pthread_cond_broadcast(&t->idle);
 }
 
 ssize_t terminal_reader_next(struct terminal_reader *r, void *p, size_t n)

@@ -264,10 +264,12 @@ int fileop_call_copy_range(struct fileop_batch *b, struct reader *in, struct buf
 		err = -EINVAL;
 	AUTO_USE source = {0};
 	AUTO_USE dest = {0};
+	/* One handle is locked once, two in the order of their numbers: another may copy the other way. */
+	if (!err && to < from)
+		err = fileop_use_shared(b, to, &dest);
 	if (!err)
 		err = fileop_use_shared(b, from, &source);
-	/* One handle is locked once. */
-	if (!err && from != to)
+	if (!err && to > from)
 		err = fileop_use_shared(b, to, &dest);
 	if (err)
 		return err;

@@ -131,7 +131,7 @@ lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
 lint-shell:
-	shellcheck -s sh contrib/demo contrib/deps contrib/sbx/sbx contrib/sbx/sbx-sh tests/fuzz/run
+	shellcheck -s sh contrib/demo contrib/deps contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run
 	shellcheck -s bash contrib/completions/sbx.bash
 lint-man:
 	mandoc -T lint $(PAGES:%=contrib/man/%)
@@ -145,13 +145,14 @@ install: all
 	install -D -m 755 $(BUILD)/sandboxd $(DESTDIR)$(PREFIX)/bin/sandboxd
 	install -D -m 755 contrib/sbx/sbx $(DESTDIR)$(PREFIX)/bin/sbx
 	install -D -m 755 contrib/sbx/sbx-sh $(DESTDIR)$(PREFIX)/bin/sbx-sh
+	install -D -m 755 contrib/editors/sbx-follow $(DESTDIR)$(PREFIX)/bin/sbx-follow
 	install -D -m 644 contrib/completions/sbx.bash $(DESTDIR)$(SHARE)/bash-completion/completions/sbx
 	install -D -m 644 contrib/completions/_sbx $(DESTDIR)$(SHARE)/zsh/site-functions/_sbx
 	install -D -m 644 contrib/completions/sbx.fish $(DESTDIR)$(SHARE)/fish/vendor_completions.d/sbx.fish
 	for page in $(PAGES); do \
 		install -D -m 644 contrib/man/$$page $(DESTDIR)$(SHARE)/man/man$${page##*.}/$$page || exit 1; done
 uninstall:
-	cd $(DESTDIR)$(PREFIX)/bin && rm -f sandboxfs sandboxd sbx sbx-sh
+	cd $(DESTDIR)$(PREFIX)/bin && rm -f sandboxfs sandboxd sbx sbx-sh sbx-follow
 	cd $(DESTDIR)$(SHARE) && rm -f bash-completion/completions/sbx zsh/site-functions/_sbx \
 		fish/vendor_completions.d/sbx.fish $(foreach page,$(PAGES),man/man$(subst .,,$(suffix $(page)))/$(page))
 

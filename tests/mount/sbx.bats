@@ -320,3 +320,16 @@ E
 	[ -z "$(ls "$C/pty" | grep '[0-9]')" ]
 	cd /
 }
+
+@test "sbx exec -S: a session keeps its state, but not what was given for one command" {
+	mkdir "$C/sessions/s" "$W/a"
+	cd "$W"
+	sbx exec -S s -c 'cd /tmp; X=5'
+	[ "$(sbx exec -S s -c 'pwd; echo $X')" = "$(printf '/tmp\n5')" ]
+	[ "$(sbx exec -S s -w a -e Y=1 -c 'pwd; echo $Y')" = "$(printf '/workspace/a\n1')" ]
+	[ "$(sbx exec -S s -c 'pwd; echo $X$Y')" = "$(printf '/tmp\n5')" ]
+	run -3 sbx exec -S s -c 'exit 3'
+	run -2 within 10 sbx exec -S s -c 'echo "open'
+	run -125 sbx exec -S none -c true
+	[[ $output == *'no such session'* ]]
+}

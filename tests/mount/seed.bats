@@ -121,3 +121,15 @@ E
 		mkdir "$M"
 	done
 }
+
+@test "createSession, exec in it, session.writeFile, getSession, deleteSession" {
+	local sh
+	for sh in bash dash; do
+		rm -rf "$W/user123"
+		mkdir "$W/user123"
+		run -0 seed $sh "echo '{\"id\":\"user-123\"" 'echo '"'"'echo $USER_ID'
+		[ "$output" = 123 ]
+		[ "$(other 'cat /workspace/user123/config.txt')" = data ]
+		[ ! -e "$C/sessions/user-123" ]
+	done
+}

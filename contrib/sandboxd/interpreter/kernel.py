@@ -135,6 +135,10 @@ class Figures(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, publish):
         self.publish = publish
         os.environ["MPLBACKEND"] = "module://" + MATPLOTLIB_NAME
+        # Debian's matplotlib insists on its settings in /etc, of which a sandbox has little.
+        settings = "/usr/share/matplotlib/mpl-data/matplotlibrc"
+        if not os.path.exists("/etc/matplotlibrc") and os.path.exists(settings):
+            os.environ.setdefault("MATPLOTLIBRC", settings)
         sys.meta_path.append(self)
 
     def find_spec(self, name, path, target=None):

@@ -226,3 +226,51 @@ t=$'\t'
 		assert time.monotonic() - began < 2
 	E
 }
+
+# bats test_tags=server
+@test "a link that broke is taken up again, and what was missed is said" {
+	[ "$SERVER" = tcp ] || skip 'needs a link that can be cut'
+	cat >"$T/proxy.py" <<-'E'
+		import signal, socket, sys, threading
+		port = int(sys.argv[1])
+		pairs = []
+		def cut(*_):
+		    for s in pairs:
+		        try: s.shutdown(socket.SHUT_RDWR)
+		        except OSError: pass
+		    pairs.clear()
+		signal.signal(signal.SIGUSR1, cut)
+		def pump(a, b):
+		    try:
+		        while True:
+		            data = a.recv(65536)
+		            if not data: break
+		            b.sendall(data)
+		    except OSError: pass
+		    for s in a, b:
+		        try: s.shutdown(socket.SHUT_RDWR)
+		        except OSError: pass
+		l = socket.socket(); l.bind(("127.0.0.1", 0)); l.listen(64)
+		print(l.getsockname()[1], flush=True)
+		while True:
+		    a, _ = l.accept()
+		    b = socket.create_connection(("127.0.0.1", port))
+		    pairs.extend((a, b))
+		    for p in (a, b), (b, a): threading.Thread(target=pump, args=p, daemon=True).start()
+	E
+	/usr/bin/python3 "$T/proxy.py" "${url##*:}" >"$T/proxy" 3>&- &
+	local proxy=$!
+	echo $proxy >>"$T/pids"
+	wait_until 10 grep -q . "$T/proxy"
+	mkdir "$T/mnt2"
+	within 60 "$sandboxfs" "http://127.0.0.1:$(cat "$T/proxy")" "$T/mnt2" 3>&-
+	C=$T/mnt2/default/ctl listen
+	x 'touch before'
+	hears "create${t}before"
+	kill -USR1 $proxy
+	hears 'lost ?'
+	x 'touch after'
+	hears "create${t}after"
+	in_order "create${t}before" 'lost ?' "create${t}after"
+	kill $listener
+}

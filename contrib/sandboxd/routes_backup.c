@@ -106,9 +106,10 @@ static int pour(struct tar_writer *w, int fd)
 		if (!err && piece.size)
 			err = write_all(fd, piece.data, piece.size);
 	}
-	if (!err)
-		(void)tar_writer_notes(w, &err), err = -err;
-	return err;
+	int first = 0;
+	(void)tar_writer_notes(
+		w, &first); /* the words are for a person; here the errno stands for them */
+	return err ? err : -first;
 }
 
 /* The archive appears whole or not at all. */
@@ -129,7 +130,7 @@ static int backup_write(struct server *server, const char *dir, const char *arch
 	AUTO_FD int fd = err ? -1 : mkostemp(temporary, O_CLOEXEC);
 	if (!err && fd < 0)
 		err = -errno;
-	struct stat st;
+	struct stat st = {0};
 	if (!err)
 		err = pour(w, fd);
 	if (!err && (fsync(fd) < 0 || fstat(fd, &st) < 0 || rename(temporary, archive) < 0))

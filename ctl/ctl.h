@@ -165,7 +165,8 @@ extern const struct ctl_dir ctl_sandbox_dir; /* MNT/NAME/ctl (sandbox_dir.c) */
 int ctl_node_new(struct server *server, struct sandbox *sandbox, struct node **out);
 
 /* --- tables of sets, one file each --- */
-extern const struct ctl_dir ctl_runs_dir, ctl_processes_dir, ctl_ports_dir, ctl_ws_dir, ctl_pty_dir;
+extern const struct ctl_dir ctl_runs_dir, ctl_processes_dir, ctl_ports_dir, ctl_ws_dir, ctl_pty_dir,
+	ctl_mounts_dir;
 
 /* --- words and values (words.c) --- */
 /* Splits a line as section 1 of control-tree.md says; argv is NULL-terminated, all in one allocation (free(argv)). -EINVAL with a fault: open quote. */

@@ -206,6 +206,11 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_ports_dir,                                                                 \
 			.grammar = "PORT: write [NAME] exposes it, read gives its URL, rm -f takes it back"},  \
+		{.name = "mounts",                                                                         \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_mounts_dir,                                                                \
+			.grammar = "buckets: write mounts/new, read mounts/NAME, rm unmounts"},                \
 		{.name = "ws",                                                                             \
 			.mode = 0700,                                                                          \
 			.kind = CTL_DIR,                                                                       \

@@ -10,6 +10,7 @@
 
 #include <sys/statvfs.h>
 
+#include "bucket.h"
 #include "buf.h"
 #include "call.h"
 #include "http.h"
@@ -50,6 +51,11 @@ struct driver_ops {
 	int (*in_use)(void *state, const char *name, char *detail, size_t size);
 	/* Where all sandboxes share the space of one disk: what it has for them. NULL, or 0 or a negative errno. */
 	int (*space)(void *state, struct statvfs *out);
+	/* Buckets in a sandbox that runs; they end with it. As bucket.h says of sandbox_bucket_*. NULL: this kind of server mounts none. */
+	int (*bucket_mount)(void *state, struct call *c, const char *name, const struct bucket *b);
+	int (*bucket_unmount)(void *state, struct call *c, const char *name, const char *bucket);
+	void (*bucket_each)(void *state, const char *name,
+		bool (*cb)(const struct bucket *b, const char *dead, void *arg), void *arg);
 };
 
 extern const struct driver_ops local_driver;

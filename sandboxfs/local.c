@@ -16,7 +16,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -40,7 +39,8 @@ enum {
 	LIMIT_PROCESSES = 1024,
 	START_MS = 30000,
 	LOOK_MS = 50,
-	POLITE_MS = 1500, /* sandboxd's time to end what it started; then the kernel ends it */
+	POLITE_MS = 1500,  /* sandboxd's time to end what it started; then the kernel ends it */
+	BUCKETS_MS = 3000, /* s3fs's, when the last file is closed and the mount is gone */
 	FORCED_MS = 5000
 };
 
@@ -49,7 +49,10 @@ enum box_state { BOX_STARTING, BOX_RUNNING, BOX_OVER };
 
 /* A sandbox from start to stop. */
 struct box {
+	struct box *next; /* of those that run; the driver's lock, as refs */
+	unsigned refs;
 	struct child *bwrap, *slirp;
+	struct bucket_set *buckets;
 	int lock;       /* of its directory */
 	int init;       /* pidfd of its pid 1, sandboxd */
 	int slirp_exit; /* closing it ends slirp4netns */
@@ -211,14 +214,9 @@ static int read_info(
 	}
 	if (buf_error(&text))
 		return -ENOMEM;
-	struct json_object *info = json_tokener_parse(text.data), *value;
-	int err = -EPROTO;
-	if (json_object_object_get_ex(info, "child-pid", &value) && json_object_get_int(value) > 1) {
-		*pid = json_object_get_int(value);
-		err = 0;
-	}
-	json_object_put(info);
-	return err ? call_fault(c, EPROTO, NULL, "%s: bubblewrap does not tell its child", name) : 0;
+	return bwrap_child(text.data, pid) < 0
+			   ? call_fault(c, EPROTO, NULL, "%s: bubblewrap does not tell its child", name)
+			   : 0;
 }
 
 /*
@@ -342,7 +340,8 @@ static int bring_up(
 		child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL);
 		return box_failed(c, b->name, b->bwrap);
 	}
-	return wait_answer(c, b->name, b, until);
+	err = wait_answer(c, b->name, b, until);
+	return err ? err : local_buckets_new(l, b->name, b->init, pid, &b->buckets);
 }
 
 static void box_free(struct box *b)
@@ -361,9 +360,32 @@ static void box_free(struct box *b)
 		close(b->slirp_exit);
 	child_put(b->bwrap);
 	child_put(b->slirp);
+	local_buckets_free(b->buckets);
 	free(b->socket);
 	free(b->name);
 	free(b);
+}
+
+/* Drops a reference. */
+static void box_put(struct local *l, struct box *b)
+{
+	pthread_mutex_lock(&l->lock);
+	bool last = --b->refs == 0;
+	pthread_mutex_unlock(&l->lock);
+	if (last)
+		box_free(b);
+}
+
+/* The one of this name that runs: new reference or NULL. */
+static struct box *box_running(struct local *l, const char *name)
+{
+	AUTO_UNLOCK(&l->lock);
+	for (struct box *b = l->boxes; b; b = b->next)
+		if (strcmp(b->name, name) == 0 && atomic_load(&b->state) == BOX_RUNNING) {
+			b->refs++;
+			return b;
+		}
+	return NULL;
 }
 
 /* Has pid 1 of the sandbox, and with it every process there, ended by the deadline? */
@@ -389,11 +411,16 @@ static void box_end(struct box *b, bool polite)
 		if (polite)
 			pidfd_send_signal(b->init, SIGTERM, NULL, 0); /* ESRCH: ended already */
 		if (!polite || !init_gone(b, call_now_ms() + POLITE_MS)) {
+			/* What waits for a bucket could not be killed. */
+			if (b->buckets)
+				local_buckets_end(b->buckets, 0);
 			pidfd_send_signal(b->init, SIGKILL, NULL, 0);
 			if (!init_gone(b, call_now_ms() + FORCED_MS))
 				log_error("%s: its processes do not end", b->name);
 		}
 	}
+	if (b->buckets)
+		local_buckets_end(b->buckets, BUCKETS_MS);
 	if (b->bwrap && (b->init < 0 || child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))) {
 		/* Its child, not told to us yet, does not die with it yet either: it waits for its ids for ever. */
 		child_kill_family(b->bwrap);
@@ -422,6 +449,8 @@ static int box_start(struct local *l, struct call *c, struct box *b, struct net_
 		err = local_dir_part(l, c, b->name, dir, "workspace", true, &workspace);
 	if (!err)
 		err = local_dir_clear(l, c, b->name, dir, "spool");
+	if (!err)
+		err = local_dir_clear(l, c, b->name, dir, "buckets");
 	if (!err)
 		err = local_dir_part(l, c, b->name, dir, "spool", true, &spool);
 	if (!err)
@@ -463,6 +492,7 @@ static int local_start(void *state, struct call *c, const char *name, void (*die
 	b->lock = b->init = b->slirp_exit = -1;
 	b->died = died;
 	b->arg = arg;
+	b->refs = 1;
 	atomic_init(&b->state, BOX_STARTING);
 	b->name = strdup(name);
 	AUTO_FREE char *base = strdup("http://localhost");
@@ -478,6 +508,10 @@ static int local_start(void *state, struct call *c, const char *name, void (*die
 		box_free(b);
 		return err;
 	}
+	pthread_mutex_lock(&l->lock);
+	b->next = l->boxes;
+	l->boxes = b;
+	pthread_mutex_unlock(&l->lock);
 	*out = (struct driver_instance){
 		.target = {.base = steal(base), .unix_path = steal(path)}, .data = b};
 	snprintf(out->network, sizeof out->network, "%s", net.word);
@@ -486,12 +520,19 @@ static int local_start(void *state, struct call *c, const char *name, void (*die
 
 static void local_stop(void *state, const char *name, struct driver_instance *inst)
 {
-	(void)state;
+	struct local *l = state;
 	(void)name;
 	struct box *b = inst->data;
 	if (b) {
+		pthread_mutex_lock(&l->lock);
+		for (struct box **at = &l->boxes; *at; at = &(*at)->next)
+			if (*at == b) {
+				*at = b->next;
+				break;
+			}
+		pthread_mutex_unlock(&l->lock);
 		box_end(b, true);
-		box_free(b);
+		box_put(l, b);
 	}
 	free(inst->target.base);
 	free(inst->target.unix_path);
@@ -513,6 +554,38 @@ static int local_space(void *state, struct statvfs *out)
 	return 0;
 }
 
+/* --- buckets --- */
+
+static int bucket_mount(void *state, struct call *c, const char *name, const struct bucket *bucket)
+{
+	struct box *b = box_running(state, name);
+	if (!b)
+		return call_fault(c, ESTALE, NULL, "%s: the sandbox has just ended; try again", name);
+	int err = local_bucket_mount(b->buckets, c, bucket);
+	box_put(state, b);
+	return err;
+}
+
+static int bucket_unmount(void *state, struct call *c, const char *name, const char *bucket)
+{
+	struct box *b = box_running(state, name);
+	if (!b)
+		return -ENOENT;
+	int err = local_bucket_unmount(b->buckets, c, bucket);
+	box_put(state, b);
+	return err;
+}
+
+static void bucket_each(void *state, const char *name,
+	bool (*cb)(const struct bucket *b, const char *dead, void *arg), void *arg)
+{
+	struct box *b = box_running(state, name);
+	if (!b)
+		return;
+	local_bucket_each(b->buckets, cb, arg);
+	box_put(state, b);
+}
+
 const struct driver_ops local_driver = {
 	.kind = "local",
 	.id_names = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
@@ -528,4 +601,7 @@ const struct driver_ops local_driver = {
 	.stop = local_stop,
 	.in_use = local_in_use,
 	.space = local_space,
+	.bucket_mount = bucket_mount,
+	.bucket_unmount = bucket_unmount,
+	.bucket_each = bucket_each,
 };

@@ -1,5 +1,6 @@
 /*
- * What bubblewrap is told: the command line that makes a sandbox, the files of its /etc, and the programs it takes.
+ * What bubblewrap is told: the command line that makes a sandbox, the files of its /etc, and the programs it takes; and the one
+ * that keeps the s3fs of a bucket apart.
  * Part of the local driver (local.h); starts nothing.
  *
  * The command line goes through a memory file (--args): with it in argv, ps and /proc would show the paths of the
@@ -15,6 +16,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <json-c/json.h>
 #include <limits.h>
 #include <linux/mount.h>
 #include <stdlib.h>
@@ -46,7 +48,7 @@ static char *program_at(const char *dir, size_t n, const char *name)
 }
 
 /* New, absolute, or NULL. The sbin directories too: ip lives there and they are not on a user's PATH. */
-static char *program_find(const char *name)
+char *local_program(const char *name)
 {
 	const char *path = getenv("PATH");
 	const char *const lists[] = {path ? path : "", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"};
@@ -76,14 +78,14 @@ static char *sandboxd_find(void)
 		if (found)
 			return found;
 	}
-	return program_find("sandboxd");
+	return local_program("sandboxd");
 }
 
 int local_programs(struct local *l, struct call *c)
 {
-	l->bwrap = program_find("bwrap");
-	l->slirp = program_find("slirp4netns");
-	l->ip = program_find("ip");
+	l->bwrap = local_program("bwrap");
+	l->slirp = local_program("slirp4netns");
+	l->ip = local_program("ip");
 	l->sandboxd = sandboxd_find();
 	if (!l->bwrap)
 		return call_fault(c, ENOENT, NULL,
@@ -312,6 +314,73 @@ static int box_words(const struct local *l, struct box_plan *p)
 	return err ? err : buf_error(b);
 }
 
+/* --- s3fs --- */
+
+/* What it needs of /etc: names, certificates, types of files. */
+static const char *const bucket_binds[] = {"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf",
+	"/etc/host.conf", "/etc/gai.conf", "/etc/mime.types"};
+
+static void bucket_key(struct buf *b, const struct bucket *bucket)
+{
+	if (bucket->key_id && bucket->secret)
+		WORDS(b, "--setenv", "AWSACCESSKEYID", bucket->key_id, "--setenv", "AWSSECRETACCESSKEY",
+			bucket->secret);
+	if (bucket->token)
+		WORDS(b, "--setenv", "AWSSESSIONTOKEN", bucket->token);
+}
+
+/*
+ * A mount namespace of s3fs's own in the user namespace that owns the sandbox's mounts (joined, not made), with the host's network. It
+ * keeps the one capability that mounting takes. The key is in its environment, and in no command line: --args.
+ */
+static int bucket_words(const struct local *l, const struct bucket *bucket, struct box_plan *p)
+{
+	struct buf *b = &p->args;
+	WORDS(b, "--userns");
+	number(b, BUCKET_FD_USERNS);
+	WORDS(b, "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--new-session", "--clearenv",
+		"--cap-add", "CAP_SYS_ADMIN", "--info-fd");
+	number(b, BUCKET_FD_INFO);
+	bucket_key(b, bucket);
+	WORDS(b, "--ro-bind", "/usr", "/usr");
+	for (size_t i = 0; i < sizeof host_binds / sizeof *host_binds; i++) {
+		int err = host_bind(b, host_binds[i]);
+		if (err)
+			return err;
+	}
+	WORDS(b, "--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/etc/ssl");
+	for (size_t i = 0; i < sizeof etc_binds / sizeof *etc_binds; i++)
+		WORDS(b, "--ro-bind-try", etc_binds[i], etc_binds[i]);
+	for (size_t i = 0; i < sizeof bucket_binds / sizeof *bucket_binds; i++)
+		WORDS(b, "--ro-bind-try", bucket_binds[i], bucket_binds[i]);
+	WORDS(b, "--dev", "/dev", "--dev-bind", "/dev/fuse", "/dev/fuse", "--dir", BUCKET_PLACE);
+	AUTO_BUF path = BUF_INIT;
+	buf_printf(&path, "%s/%s/buckets", l->data_path, p->name);
+	if (buf_error(&path))
+		return -ENOMEM;
+	int err = bind_ours(l, p, p->spool, path.data, "buckets", "--bind", "/tmp");
+	return err ? err : buf_error(b);
+}
+
+int bucket_plan_make(
+	const struct local *l, struct call *c, const struct bucket *b, struct box_plan *p)
+{
+	int err = l->drop && !local_stage() ? -ENOENT : bucket_words(l, b, p);
+	return err ? call_fault(c, -err, NULL, "cannot prepare s3fs: %s", strerror(-err)) : 0;
+}
+
+int bwrap_child(const char *text, pid_t *pid)
+{
+	struct json_object *info = json_tokener_parse(text), *value;
+	int err = -EPROTO;
+	if (json_object_object_get_ex(info, "child-pid", &value) && json_object_get_int(value) > 1) {
+		*pid = json_object_get_int(value);
+		err = 0;
+	}
+	json_object_put(info);
+	return err;
+}
+
 int box_plan_make(const struct local *l, struct call *c, struct box_plan *p)
 {
 	int err = l->drop && !local_stage() ? -ENOENT : box_words(l, p);
@@ -323,6 +392,8 @@ int box_plan_make(const struct local *l, struct call *c, struct box_plan *p)
 
 void box_plan_release(struct box_plan *p)
 {
+	if (p->args.data)
+		explicit_bzero(p->args.data, p->args.size); /* of a bucket: its key */
 	buf_release(&p->args);
 	while (p->nfiles)
 		close(p->files[--p->nfiles]);

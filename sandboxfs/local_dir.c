@@ -1,5 +1,5 @@
 /*
- * Local sandboxes on disk: the data directory, NAME/{workspace,spool,lock}, their locks and removal.
+ * Local sandboxes on disk: the data directory, NAME/{workspace,spool,buckets,lock}, their locks and removal.
  * Offers what local.h lists. Knows nothing of bubblewrap.
  *
  * Everything is opened relative to a descriptor and never through a link. NAME/ is 0700 and ours: a sandbox sees only what is inside
@@ -437,6 +437,8 @@ static int remove_gone(const struct local *l, const char *gone)
 	int err = remove_part(l, dir, "workspace");
 	if (!err)
 		err = remove_part(l, dir, "spool");
+	if (!err)
+		err = remove_part(l, dir, "buckets");
 	/* Another mount that found the directory under its name may just be making a lock in it. */
 	for (int tries = 0; !err && tries < REMOVE_TRIES; tries++) {
 		if (unlinkat(dir, "lock", 0) < 0 && errno != ENOENT)

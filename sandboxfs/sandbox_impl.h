@@ -1,5 +1,5 @@
 /*
- * Inside of struct server and struct sandbox, for server.c, sandbox.c and sandbox_link.c alone.
+ * Inside of struct server and struct sandbox, for server.c, sandbox.c, sandbox_link.c and sandbox_bucket.c alone.
  */
 #ifndef SBX_SANDBOX_IMPL_H
 #define SBX_SANDBOX_IMPL_H

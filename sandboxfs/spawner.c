@@ -345,6 +345,13 @@ int spawner_start(
 	return 0;
 }
 
+struct child *child_get(struct child *c)
+{
+	AUTO_UNLOCK(&c->owner->lock);
+	c->refs++;
+	return c;
+}
+
 void child_put(struct child *c)
 {
 	if (!c)

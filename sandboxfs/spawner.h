@@ -35,6 +35,12 @@ struct spawn_mount {
 struct spawn {
 	const char *path;  /* absolute */
 	char *const *argv; /* the environment of a child is empty */
+	/*
+	 * Instead of path and argv (NULL: those): what the child does, with the descriptors of fds alone; its result is the
+	 * exit status. A copy of this process in which other threads may have held any lock: async-signal-safe functions only.
+	 */
+	int (*body)(void *arg);
+	void *body_arg; /* not after spawner_start */
 	const struct spawn_fd *fds;
 	size_t nfds;       /* 0, 1 and 2 that are not named are /dev/null; all others are closed */
 	bool collect;      /* descriptor 2 is a pipe of the spawner's: see child_output */
@@ -48,7 +54,8 @@ struct spawn {
 	const char *stage;
 	const struct spawn_mount *mounts;
 	size_t nmounts;
-	bool tun; /* with stage: /dev/net/tun is a node of mode 0666 there */
+	bool tun;  /* with stage: /dev/net/tun is a node of mode 0666 there */
+	bool fuse; /* with stage: /dev/fuse likewise */
 	/* Called once on the spawner's thread when it has ended and been reaped; must not wait for a child. NULL: none. */
 	void (*on_exit)(void *arg);
 	void *arg;
@@ -60,11 +67,12 @@ void spawner_free(struct spawner *s);
 
 /*
  * Starts a child; everything in what is borrowed for the call. 0 and *out one new reference when the program has been
- * executed, else a negative errno and *stage (static text, e.g. "execve") tells which step failed.
+ * executed (or body is about to run), else a negative errno and *stage (static text, e.g. "execve") tells which step failed.
  * Each child leads a session of its own, has default signals, SIGKILL when the program dies, and no_new_privs.
  */
 int spawner_start(
 	struct spawner *s, const struct spawn *what, struct child **out, const char **stage);
+struct child *child_get(struct child *c);
 void child_put(struct child *c); /* NULL is allowed; does not end it */
 pid_t child_pid(const struct child *c);
 /* A child that has ended is left alone (and so is a stranger who has its number now). */

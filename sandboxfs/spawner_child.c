@@ -21,7 +21,12 @@
 
 #include "cleanup.h"
 
-enum { HIGH_FD = 512 /* above every number a child is given */, TUN_MAJOR = 10, TUN_MINOR = 200 };
+enum {
+	HIGH_FD = 512 /* above every number a child is given */,
+	MISC_MAJOR = 10,
+	TUN_MINOR = 200,
+	FUSE_MINOR = 229
+};
 
 static const char *const stages[] = {
 	"fork", "private mounts", "limits", "namespaces", "setuid", "prepare", "execve"};
@@ -98,10 +103,13 @@ static int child_stage(const struct spawn *w)
 		if (syscall(SYS_move_mount, m->tree, "", dir, m->name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 			return -errno;
 	}
-	return w->tun && (mknodat(dir, "tun", S_IFCHR | 0666, makedev(TUN_MAJOR, TUN_MINOR)) < 0 ||
-						 fchmodat(dir, "tun", 0666, 0) < 0)
-			   ? -errno
-			   : 0;
+	if (w->tun && (mknodat(dir, "tun", S_IFCHR | 0666, makedev(MISC_MAJOR, TUN_MINOR)) < 0 ||
+					  fchmodat(dir, "tun", 0666, 0) < 0))
+		return -errno;
+	if (w->fuse && (mknodat(dir, "fuse", S_IFCHR | 0666, makedev(MISC_MAJOR, FUSE_MINOR)) < 0 ||
+					   fchmodat(dir, "fuse", 0666, 0) < 0))
+		return -errno;
+	return 0;
 }
 
 static int child_mounts(const struct spawn *w)
@@ -114,7 +122,7 @@ static int child_mounts(const struct spawn *w)
 	/* The old root lands on top of the new one, and is taken off. */
 	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
 		chdir(w->stage) < 0 || (w->tun && mount("tun", "/dev/net/tun", NULL, MS_BIND, NULL) < 0) ||
-		chdir("/") < 0)
+		(w->fuse && mount("fuse", "/dev/fuse", NULL, MS_BIND, NULL) < 0) || chdir("/") < 0)
 		return -errno;
 	return 0;
 }
@@ -206,6 +214,19 @@ static int child_prepare(pid_t program)
 	return getppid() == program ? 0 : -ESRCH;
 }
 
+/* No exec closes what is not the child's. */
+static void child_run(const struct spawn *w)
+{
+	int top = 2;
+	for (size_t i = 0; i < w->nfds; i++)
+		if (w->fds[i].to > top)
+			top = w->fds[i].to;
+	/* The report's pipe too, which says that all went well. */
+	if (syscall(SYS_close_range, top + 1, ~0U, 0) < 0)
+		_exit(126);
+	_exit(w->body(w->body_arg));
+}
+
 void spawn_child(const struct spawn *w, int err, int report, pid_t program)
 {
 	struct spawn_failure f = {STAGE_MOUNT, 0};
@@ -233,6 +254,8 @@ void spawn_child(const struct spawn *w, int err, int report, pid_t program)
 		f.stage = STAGE_PREPARE;
 		f.err = child_prepare(program);
 	}
+	if (!f.err && w->body)
+		child_run(w);
 	if (!f.err) {
 		f.stage = STAGE_EXEC;
 		execve(w->path, w->argv, no_environment);

@@ -1,4 +1,4 @@
-/* Doubles of the rooms behind git, events, workspace.tar and backups/, for the tests of the control tree. */
+/* Doubles of the rooms behind git, events, workspace.tar, backups/ and mounts/, for the tests of the control tree. */
 #include <errno.h>
 
 #include "backups.h"
@@ -7,6 +7,7 @@
 #include "workspace_tar.h"
 
 const struct ctl_dir ctl_backups_dir = {.help = "backups"};
+const struct ctl_dir ctl_mounts_dir = {.help = "mounts"};
 const struct ctl_stream_ops workspace_tar_stream;
 const struct ctl_upload_ops workspace_tar_upload;
 const struct ctl_stream_ops events_stream_ops;

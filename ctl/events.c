@@ -342,7 +342,9 @@ static bool events_tend(struct kept *item, int64_t now, int64_t *next)
 		e->stream_ended = false;
 		e->stream_err = 0;
 		pthread_mutex_unlock(&k->lock);
-		if (stopping)
+		if (stopping && sandbox_gone(k->sb))
+			events_fail(e, -ESTALE, "the sandbox was destroyed");
+		else if (stopping)
 			events_fail(e, -ECANCELED, "the mount has ended");
 		else
 			events_settle(e, err, armed);

@@ -274,3 +274,23 @@ t=$'\t'
 	in_order "create${t}before" 'lost ?' "create${t}after"
 	kill $listener
 }
+
+@test "who listens is told when the sandbox is destroyed, and when the mount ends" {
+	[ "$SERVER" = local ] || skip 'one sandbox only'
+	local pid
+	x true
+	cat "$C/events" >"$T/out" 2>"$T/err" 3>&- &
+	pid=$!
+	wait_until 10 bash -c "touch $W/f; grep -q . $T/out"
+	echo 'destroy force' >"$C/ctl"
+	wait_until 15 gone $pid
+	grep -q 'Stale file handle' "$T/err"
+	mkdir "$M"
+	x true
+	cat "$C/events" >"$T/out2" 2>"$T/err2" 3>&- &
+	pid=$!
+	wait_until 10 bash -c "touch $W/f; grep -q . $T/out2"
+	umount -l "$MNT" 2>/dev/null || fusermount3 -uz "$MNT"
+	kill -TERM $pid
+	wait_until 15 gone $pid
+}

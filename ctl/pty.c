@@ -22,7 +22,8 @@ struct pty {
 	struct pty_room *room; /* a reference */
 	unsigned refs;
 	uint64_t number;
-	bool there; /* it has started and was not removed: the list has a reference */
+	bool there;   /* it has started and was not removed: the list has a reference */
+	bool started; /* with success */
 	bool stopped;
 	struct terminal *terminal;
 	struct process_settle settle; /* caches of before its end */
@@ -102,7 +103,7 @@ static struct pty *take_living(struct pty_room *room)
 	AUTO_UNLOCK(&room->lock);
 
 	for (struct pty *p = room->first; p; p = p->next) {
-		if (!p->stopped && p->there) {
+		if (!p->stopped && p->started) {
 			p->stopped = true;
 			p->refs++;
 			return p;
@@ -248,7 +249,8 @@ static int start(struct pty *p, const struct ctl_ref *ref, struct call *c, const
 	/* After a failure none is there, whatever was told of its end. */
 	p->terminal = err ? NULL : t;
 	bool stopped = p->room->stopped;
-	p->there = !err && !stopped;
+	p->started = !err && !stopped;
+	p->there = p->started;
 	p->refs += p->there;
 	pthread_mutex_unlock(&p->room->lock);
 	if (err || !stopped)

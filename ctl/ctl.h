@@ -31,7 +31,7 @@ enum ctl_kind {
 	CTL_DOC, /* .submit: a document sent whole at close or first read; the answer is read from the same opening */
 	CTL_TALK, /* .talk for RW (conversation) and for W alone (document; or .submit), .stream or .show for R (never waits) */
 	CTL_UPLOAD, /* .upload to write: bytes taken as they come, the close waits for the end and fails with its error; .stream to read */
-	CTL_LINK  /* .target */
+	CTL_LINK    /* .target */
 };
 
 /* What a row works on: the object of the innermost set, and those above it. */
@@ -128,7 +128,7 @@ struct ctl_row {
 	struct timespec (*mtime)(const struct ctl_ref *ref); /* NULL: time of the last answer */
 	int (*touch)(
 		const struct ctl_ref *ref, struct call *c); /* utimens; NULL: succeeds and does nothing */
-	bool empty; /* CTL_CALL: an empty line is a request too */
+	bool empty;                                     /* CTL_CALL: an empty line is a request too */
 	size_t
 		max; /* longest document or line; 0: 16 MiB a document, 1 MiB a line of a conversation. Beyond: EFBIG */
 };

@@ -174,7 +174,8 @@ static struct pty_room *room_of(struct sandbox *sb)
 
 	if (room) {
 		AUTO_UNLOCK(&room->lock);
-		room->set = set;
+		if (!room->set) /* it is one and the same for ever, and read without the lock */
+			room->set = set;
 	}
 	return room;
 }

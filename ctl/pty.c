@@ -193,9 +193,10 @@ static void on_ended(void *arg, struct terminal *t)
 	struct pty *p = arg;
 
 	{
-		/* It may have come before its start returned, which sets the same. */
+		/* It may have come before its start returned, which sets the same; others read it without the lock. */
 		AUTO_UNLOCK(&p->room->lock);
-		p->terminal = t;
+		if (!p->terminal)
+			p->terminal = t;
 	}
 	process_settle_ask(p->room->set, &p->settle);
 	if (process_settled(p->room->set, &p->settle))
@@ -248,7 +249,8 @@ static int start(struct pty *p, const struct ctl_ref *ref, struct call *c, const
 	json_object_put(spec.env);
 	pthread_mutex_lock(&p->room->lock);
 	/* After a failure none is there, whatever was told of its end. */
-	p->terminal = err ? NULL : t;
+	if (err || !p->terminal)
+		p->terminal = err ? NULL : t;
 	bool stopped = p->room->stopped;
 	p->started = !err && !stopped;
 	p->there = p->started;

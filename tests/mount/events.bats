@@ -196,8 +196,8 @@ t=$'\t'
 		echo $! >>"$T/pids"
 	done
 	within 5 ls -l "$W" >/dev/null
-	touch "$W/seen"
-	for i in $(seq 99); do wait_until 20 grep -q seen "$T/out$i"; done
+	# one that opened later sees a later one
+	for i in $(seq 99); do wait_until 20 bash -c "grep -q seen $T/out$i || { touch $W/seen; false; }"; done
 	(($(ls "/proc/$pid/task" | wc -l) < before + 40)) || { ls "/proc/$pid/task" | wc -l; return 1; }
 }
 

@@ -90,7 +90,9 @@ static void pump_end(struct pump *p)
 		c->cancelled = true;
 	for (int view = SPOOL_BOTH; view <= SPOOL_STDERR; view++)
 		c->end_size[view] = spool_size(c->spool, (enum spool_view)view);
-	if (c->cancelled || c->timed_out)
+	if (c->in_shell && session_is_deleted(c->session))
+		c->session_lost = true;
+	else if (c->cancelled || c->timed_out)
 		c->session_lost = false;
 	clock_gettime(CLOCK_REALTIME, &c->end_time);
 	tell_all(c);

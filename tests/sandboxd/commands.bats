@@ -114,10 +114,11 @@ load rig
 
 @test "cancel ends the whole tree, deaf ones after two seconds" {
 	frames start "{\"id\":\"a\",\"command\":\"trap : TERM; setsid sleep $S & (trap '' TERM; sleep $S; sleep $S) & sleep $S; sleep $S\"}" >"$T/answer" &
+	client=$!
 	wait_until 5 sleeping
 	[ "$(post sandboxfs/commands/a/signal '{"cancel":true}' | field '["success"]')" = True ]
 	wait_until 5 awake
-	wait $!
+	wait $client
 	[[ $(tail -n 1 "$T/answer") = "exit "*cancelled ]]
 	[ "$(status sandboxfs/commands/a/signal '{"cancel":true}')" = "404 COMMAND_NOT_FOUND" ]
 }
@@ -125,12 +126,13 @@ load rig
 @test "a signal reaches the command once" {
 	mkfifo "$W/ready"
 	frames start '{"id":"a","command":"trap \"echo got\" USR1; trap \"echo end; exit 9\" INT; echo >ready; while :; do sleep 0.05; done"}' >"$T/answer" &
+	client=$!
 	read -r _ <"$W/ready"
 	post sandboxfs/commands/a/signal '{"signal":"SIGUSR1"}'
 	got() { http http://x/api/sandboxfs/commands/a/output | grep -q got; }
 	wait_until 5 got
 	post sandboxfs/commands/a/signal '{"signal":2}'
-	wait $!
+	wait $client
 	[ "$(http 'http://x/api/sandboxfs/commands/a/output?view=stdout')" = $'got\nend' ]
 	[ "$(tail -n 1 "$T/answer")" = "exit 9" ]
 	[ "$(status sandboxfs/commands/a/signal '{"signal":"NONSENSE"}')" = "400 VALIDATION_FAILED" ]

@@ -14,10 +14,11 @@ pty() { S=$S timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/pty.py" "$T/s" "
 
 @test "frames of a terminal: output, exit code, vim's own screen" {
 	frames start '{"id":"t","command":"stty size; tty >/dev/null; echo $TERM; read x; exit $x","terminal":{"cols":44,"rows":11},"env":{"TERM":"dumb"}}' >"$T/answer" &
+	client=$!
 	up() { http http://x/api/sandboxfs/commands/t/output | grep -q dumb; }
 	wait_until 5 up
 	[ "$(http 'http://x/api/sandboxfs/commands/t/input?at=0' --data-binary $'5\n' | field '["typed"]')" = 2 ]
-	wait $!
+	wait $client
 	[ "$(tail -n 1 "$T/answer")" = "exit 5" ]
 	[ "$(http http://x/api/sandboxfs/commands/t/output | head -n 2)" = $'11 44\r\ndumb\r' ]
 	[ "$(frames start '{"id":"u","command":"x","terminal":{"cols":0}}')" = "400 VALIDATION_FAILED" ]
@@ -27,20 +28,22 @@ pty() { S=$S timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/pty.py" "$T/s" "
 @test "a terminal in a session begins where that is, and ends with it" {
 	post execute '{"command":"cd /usr; export A=1","sessionId":"a"}' >/dev/null
 	frames start "{\"id\":\"t\",\"command\":\"pwd; echo A=\$A; sleep $S\",\"terminal\":{},\"sessionId\":\"a\"}" >"$T/answer" &
+	client=$!
 	up() { http http://x/api/sandboxfs/commands/t/output | tr -d '\r' | tr '\n' ' ' | grep -q '/usr A=1'; }
 	wait_until 5 up
 	[ "$(post execute '{"command":"echo free","sessionId":"a"}' | field '["stdout"]')" = free ]
 	post session/delete '{"sessionId":"a"}' >/dev/null
-	wait $!
+	wait $client
 	wait_until 5 awake
 }
 
 @test "a server with terminals stops at once" {
 	frames start "{\"id\":\"t\",\"command\":\"exec bash\",\"terminal\":{}}" >/dev/null &
+	client=$!
 	up() { http http://x/api/sandboxfs/commands/t | grep -q running; }
 	wait_until 5 up
 	began=$EPOCHREALTIME
 	stop
-	wait $! || :
+	wait $client || :
 	python3 -c "assert float('$EPOCHREALTIME') - float('$began') < 4 * ${SLOW}"
 }

@@ -9,7 +9,7 @@ sandboxd=${SANDBOXD:-$BUILD/sandboxd}
 BATS_TEST_TIMEOUT=$((60 * SLOW))
 export BATS_TEST_TIMEOUT
 
-# wait_until SECONDS COMMAND...: asks again until it succeeds.
+# wait_until SECONDS COMMAND...: asks again until it succeeds. It changes $!: keep that before.
 wait_until() {
 	local deadline=$((SECONDS + $1 * SLOW)) pause
 	shift

@@ -48,5 +48,7 @@ int sandbox_bucket_unmount(struct sandbox *sb, struct call *c, const char *name)
  */
 void sandbox_bucket_each(
 	struct sandbox *sb, bool (*cb)(const struct bucket *b, const char *dead, void *arg), void *arg);
+/* Is this path of the sandbox in one? As the directories were when they were mounted; asks nobody. */
+bool sandbox_bucket_holds(struct sandbox *sb, const char *path);
 
 #endif

@@ -2,6 +2,7 @@
  * Buckets of a sandbox: finds the driver that mounts them (bucket.h). No state of its own.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "bucket.h"
 #include "sandbox_impl.h"
@@ -48,4 +49,24 @@ void sandbox_bucket_each(
 	const struct server *s = sb->server;
 	if (s->driver->bucket_each)
 		s->driver->bucket_each(s->driver_state, sb->name, cb, arg);
+}
+
+struct lookup {
+	const char *path;
+	bool found;
+};
+
+static bool holds(const struct bucket *b, const char *dead, void *arg)
+{
+	struct lookup *l = arg;
+	(void)dead;
+	l->found = bucket_dirs_meet(b->dir, l->path) && strlen(l->path) > strlen(b->dir);
+	return !l->found;
+}
+
+bool sandbox_bucket_holds(struct sandbox *sb, const char *path)
+{
+	struct lookup l = {.path = path};
+	sandbox_bucket_each(sb, holds, &l);
+	return l.found;
 }

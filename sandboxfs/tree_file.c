@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bucket.h"
 #include "cleanup.h"
 #include "tree_impl.h"
 
@@ -203,6 +204,14 @@ int tree_write(struct node *node, struct op *op, void *file, const void *p, size
 
 /* --- the end of writing --- */
 
+/* Of a bucket: who writes to the store does so when a file is synced or closed, and the close in the sandbox is not waited for. */
+static bool needs_sync(struct wnode *n)
+{
+	AUTO_BUF path = BUF_INIT;
+
+	return tree_path(n, 0, &path) == 0 && sandbox_bucket_holds(n->sandbox, path.data);
+}
+
 /*
  * A shell that opens for `cmd > f` closes its spare descriptor before cmd has written anything: a flush without a write is
  * not the end of the file. If it was (`: > f`), release gives the empty file its name.
@@ -218,7 +227,8 @@ int tree_flush(struct node *node, struct op *op, void *file)
 	pthread_mutex_lock(&n->lock);
 	untouched = f->staged && !f->wrote;
 	pthread_mutex_unlock(&n->lock);
-	return untouched ? 0 : tree_settle(n, op_call(op), NULL, NULL);
+	int err = untouched ? 0 : tree_settle(n, op_call(op), NULL, NULL);
+	return err || untouched || !needs_sync(n) ? err : tree_fsync(node, op, file, 0);
 }
 
 int tree_release(struct node *node, struct op *op, void *file)

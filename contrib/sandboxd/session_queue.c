@@ -146,17 +146,21 @@ static int ends_open(struct ends *e)
 	return 0;
 }
 
+static bool is_bash(const struct server *server)
+{
+	return strstr(server->shell, "bash") != NULL;
+}
+
 static int shell_fork(struct session *s, struct ends *e, const char *cwd, const char *const *env)
 {
 	struct server *server = s->server;
-	bool bash = strstr(server->shell, "bash") != NULL;
 	const char *const for_bash[] = {
 		server->shell, "--norc", "--noprofile", "--noediting", "-i", NULL};
 	const char *const for_sh[] = {server->shell, "-i", NULL};
 	AUTO_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0)
 		return -errno;
-	struct spawn spawn = {.argv = bash ? for_bash : for_sh,
+	struct spawn spawn = {.argv = is_bash(server) ? for_bash : for_sh,
 		.env = env,
 		.cwd = cwd,
 		.in = e->words[1],
@@ -225,7 +229,7 @@ static int shell_start(struct session *s)
 	buf_clear(&s->told.incoming);
 	if (s->deleted)
 		session_end_shell(s);
-	const char *greeting = shell_greeting();
+	const char *greeting = shell_greeting(is_bash(s->server));
 	/* A fresh pipe has room for it; a shell that has gone already is found out by who waits. */
 	(void)!write(s->words, greeting, strlen(greeting));
 	return 0;

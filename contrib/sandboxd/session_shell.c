@@ -82,11 +82,12 @@ int shell_answers_add(struct shell_answers *a, const char *p, size_t n)
 
 /* --- words --- */
 
-const char *shell_greeting(void)
+const char *shell_greeting(bool bash)
 {
 	/* What interactive shells do for people: history, aliases, prompts, mail, window sizes. */
-	return "set +o history +H 2>/dev/null; unset HISTFILE PS1 PS2 PS4 MAILCHECK; "
-		   "shopt -u expand_aliases checkwinsize 2>/dev/null\n";
+	return bash ? "set +o history +H; unset HISTFILE PS1 PS2 PS4 MAILCHECK; "
+				  "shopt -u expand_aliases checkwinsize\n"
+				: "unset PS1 PS2 PS4 MAILCHECK\n";
 }
 
 void shell_report_line(struct buf *out, uint64_t number)

@@ -39,7 +39,7 @@ void shell_answers_release(struct shell_answers *a);
 int shell_answers_add(struct shell_answers *a, const char *p, size_t n);
 
 /* What a new shell is told first. */
-const char *shell_greeting(void);
+const char *shell_greeting(bool bash);
 /* The lines for a command; own_cwd: its text changes the directory, which is undone behind it. */
 void shell_command_lines(struct buf *out, const char *work, uint64_t number, bool own_cwd);
 /* The line that asks for the end again. */

@@ -132,10 +132,11 @@ b"' >/dev/null
 @test "a stream is live" {
 	mkfifo "$W/go"
 	http -N http://x/api/execute/stream -d '{"command":"echo first; read x <go; echo last","sessionId":"a"}' >"$T/events" &
+	client=$!
 	wait_until 5 grep -q first "$T/events"
 	! grep -q last "$T/events"
 	echo >"$W/go"
-	wait $!
+	wait $client
 	grep -q last "$T/events"
 	[ "$(tail -n 2 "$T/events" | cut -c7- | field '["type"], d["exitCode"]')" = "('complete', 0)" ]
 	post execute/stream '{"command":"cd /usr; kept=1","sessionId":"a"}' >/dev/null
@@ -193,10 +194,11 @@ b"' >/dev/null
 	sleeping
 	for how in '{"cancel":true}' '{"signal":"INT"}' '{"signal":"TERM"}' '{"signal":9}'; do
 		on "c${#how}" a "echo up; sleep 1000$S; echo never" >"$T/answer" &
+		client=$!
 		up() { http "http://x/api/sandboxfs/commands/c${#how}/output" | grep -q up; }
 		wait_until 5 up
 		post "sandboxfs/commands/c${#how}/signal" "$how" | field '["success"]'
-		wait $!
+		wait $client
 		[[ $(tail -n 1 "$T/answer") = "exit 1"* ]] || { cat "$T/answer"; false; }
 		! http "http://x/api/sandboxfs/commands/c${#how}/output" | grep never
 	done
@@ -208,15 +210,17 @@ b"' >/dev/null
 	says a 'v=1' >/dev/null
 	[ "$(status sandboxfs/session/signal '{"sessionId":"a","action":"interrupt"}')" = "404 COMMAND_NOT_FOUND" ]
 	in_session a "sleep $S" >"$T/answer" &
+	client=$!
 	wait_until 5 sleeping
 	post sandboxfs/session/signal '{"sessionId":"a","action":"interrupt"}' | field '["success"]'
-	wait $!
+	wait $client
 	[ "$(field '["exitCode"]' <"$T/answer")" = 130 ]
 	[ "$(says a 'echo $v')" = "0 '1\\n' ''" ]
 	in_session a "sleep $S" >"$T/answer" &
+	client=$!
 	wait_until 5 sleeping
 	post sandboxfs/session/signal '{"sessionId":"a","action":"kill"}' | field '["success"]'
-	wait $!
+	wait $client
 	[ "$(field '["code"]' <"$T/answer")" = SESSION_TERMINATED ]
 	wait_until 5 awake
 	[ "$(state a '["state"], d["session"]["exitCode"]')" = "('ended', 137)" ]
@@ -233,9 +237,10 @@ b"' >/dev/null
 	running() { [ "$(state a '["commands"]')" = 1 ]; }
 	wait_until 5 running
 	on w a 'touch ran' >"$T/answer" &
+	client=$!
 	wait_until 5 commands_in a 2
 	post sandboxfs/commands/w/signal '{"cancel":true}' | field '["success"]'
-	wait $!
+	wait $client
 	[ "$(tail -n 1 "$T/answer")" = "exit 143 cancelled" ]
 	echo >"$W/go"
 	wait $first
@@ -327,10 +332,37 @@ b"' >/dev/null
 @test "a server with sessions stops at once" {
 	says a "v=1" >/dev/null
 	in_session b "sleep $S" >/dev/null &
+	client=$!
 	wait_until 5 sleeping
 	began=$EPOCHREALTIME
 	stop
-	wait $! || :
+	wait $client || :
 	awake
 	python3 -c "import sys; assert float('$EPOCHREALTIME') - float('$began') < 2.5 * ${SLOW}"
+}
+
+@test "where there is no bash, sh keeps the session" {
+	command -v unshare >/dev/null && unshare -rm true || skip "no mount namespaces"
+	stop
+	: >"$T/none"
+	WRAP=(unshare -rm sh -c 'mount --bind "$0" "$(realpath /bin/bash)" && exec "$@"' "$T/none")
+	serve
+	[ "$(says a 'mkdir d; cd d; export E=1; V=2; f() { echo f$1; }; umask 077; printf "\303\n" | wc -c')" = "0 '2\\n' ''" ]
+	[ "$(says a 'pwd; echo $E $V; f 3; umask; echo $0')" = "0 '$W/d\\n1 2\\nf3\\n0077\\n/bin/sh\\n' ''" ]
+	for text in 'echo "abc' 'if true' '}'; do
+		[[ $(says a "$text") = "2 '' "*rror* ]]
+	done
+	[[ $(says a 'echo ${none:?not there}; echo no') = "2 '' "*"not there"* ]]
+	[[ $(says a "sleep $S; echo no" '{"timeoutMs":200}') = "124 '' "*"timed out after 200ms'" ]]
+	wait_until 5 awake
+	[[ $(says a 'while :; do :; done' '{"timeoutMs":200}') = "124 '' "*"timed out after 200ms'" ]]
+	[ "$(says a 'echo $V $X' '{"env":{"X":"7"}}')" = "0 '2 7\\n' ''" ]
+	[ "$(says a 'exit 3')" = "3 '' ''" ]
+	[ "$(says a 'pwd; echo $E')" = "0 '$W/d\\n1\\n' ''" ]
+	# one that reads on and does nothing is found out
+	[ "$(says a 'set -n')" = SESSION_TERMINATED ]
+	[ "$(says a 'pwd; echo $E')" = "0 '$W/d\\n1\\n' ''" ]
+	[ "$(says a 'kill -9 $$')" = SESSION_TERMINATED ]
+	post session/delete '{"sessionId":"a"}' | field '["success"]'
+	wait_until 5 childless
 }

@@ -395,28 +395,22 @@ static char *bare(char *text)
 	return text;
 }
 
-/* NAME = VALUE. False: it is no such line. */
-static bool key_setting(char *line, struct bucket *b, int *err)
+/* NAME = VALUE; of other names nothing is taken. */
+static int key_setting(char *line, struct bucket *b)
 {
 	static const char *const names[] = {
 		"aws_access_key_id", "aws_secret_access_key", "aws_session_token"};
 	static const char *const r2[] = {"r2_access_key_id", "r2_secret_access_key", ""};
 	char **const to[] = {&b->key_id, &b->secret, &b->token};
 	char *equal = strchr(line, '=');
-	if (!equal)
-		return false;
 	*equal = 0;
 	char *name = bare(line), *value = bare(equal + 1);
 	if (strncmp(name, "export ", 7) == 0)
 		name = bare(name + 7);
 	for (size_t i = 0; i < 3; i++)
-		if (strcasecmp(name, names[i]) == 0 || strcasecmp(name, r2[i]) == 0) {
-			if (*value)
-				*err = set(to[i], value);
-			return true;
-		}
-	*equal = '='; /* a secret may hold one */
-	return false;
+		if (strcasecmp(name, names[i]) == 0 || strcasecmp(name, r2[i]) == 0)
+			return *value ? set(to[i], value) : 0;
+	return 0;
 }
 
 /* KEY:SECRET, or BUCKET:KEY:SECRET, which wins for its bucket and is none for others. exact: such a line was seen before. */
@@ -453,8 +447,9 @@ static int key_lines(char *text, struct bucket *b)
 		line = bare(line);
 		if (*line == '[') /* of several accounts of aws(1) the first, or the one called default */
 			section = strcmp(line, "[default]") == 0 || !b->key_id;
-		else if (*line && *line != '#' && *line != ';' && section && !key_setting(line, b, &err))
-			err = line[strcspn(line, "=:")] == '=' ? 0 : key_words(line, b, &exact);
+		else if (*line && *line != '#' && *line != ';' && section)
+			err = line[strcspn(line, "=:")] == '=' ? key_setting(line, b)
+												   : key_words(line, b, &exact);
 	}
 	return err;
 }
@@ -469,7 +464,7 @@ int mount_key_parse(struct call *c, const char *text, size_t n, struct bucket *b
 	if (err == -EINVAL || (!err && (!b->key_id || !b->secret)))
 		return call_fault(c, EINVAL, "MISSING_CREDENTIALS",
 			"there is no key for %s in the credentials; write KEY:SECRET, BUCKET:KEY:SECRET, or "
-			"AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=… lines",
+			"AWS_ACCESS_KEY_ID=KEY and AWS_SECRET_ACCESS_KEY=SECRET lines",
 			b->bucket);
 	return err;
 }

@@ -83,6 +83,8 @@ struct ctl_talk_ops {
 	int (*document)(void *state, struct call *c, const char *text, size_t n);
 	/* Openings for writing alone are lines too, each sent by its write; a last line needs no newline. */
 	bool live;
+	/* An opening for both: what is written until the next read (or else the last close, by document) is one request, no lines. */
+	bool whole;
 	/* Not NULL: what is written is no lines, whatever the opening; each write is handed on as it is. May wait. */
 	int (*bytes)(void *state, struct call *c, const void *p, size_t n);
 	/* Would a line or bytes be taken without waiting? (poll; NULL: always). As next; ctl_talk_wake will come when it changes. */

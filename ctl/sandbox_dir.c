@@ -7,6 +7,7 @@
 
 #include "backups.h"
 #include "cleanup.h"
+#include "code_room.h"
 #include "env.h"
 #include "events.h"
 #include "git.h"
@@ -92,11 +93,13 @@ static int verb_drop_caches(const struct ctl_ref *ref, struct call *c, int argc,
 	return 0;
 }
 
-/* Without a number: all that was started from here, in sessions too. */
+/* Without a number: all that was started from here, in sessions and contexts too. */
 static int verb_cancel(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
 {
-	if (argc == 1)
+	if (argc == 1) {
 		ctl_sessions_cancel(ref->sandbox);
+		ctl_code_cancel(ref->sandbox);
+	}
 	return ctl_runs_cancel(ref, c, argc, argv);
 }
 
@@ -188,6 +191,11 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_DIR,                                                                       \
 			.dir = &ctl_sessions_dir,                                                              \
 			.grammar = "shells that keep their state: write sessions/new, or mkdir sessions/ID"},  \
+		{.name = "code",                                                                           \
+			.mode = 0700,                                                                          \
+			.kind = CTL_DIR,                                                                       \
+			.dir = &ctl_code_dir,                                                                  \
+			.grammar = "interpreters that keep their state: write code/NAME/run, or mkdir NAME"},  \
 		{.name = "env",                                                                            \
 			.mode = 0600,                                                                          \
 			.kind = CTL_TEXT,                                                                      \

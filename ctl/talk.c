@@ -104,6 +104,8 @@ static int talk_end_line(struct ctl_talk *t, struct call *c)
 	AUTO_BUF line = BUF_INIT;
 	{
 		AUTO_UNLOCK(&t->lock);
+		if (t->ops->whole)
+			t->skipping = false;
 		if (!t->line.size)
 			return 0;
 		line = t->line;
@@ -165,6 +167,10 @@ static int talk_write(struct ctl_file *f, struct op *op, const void *p, size_t n
 	struct ctl_talk *t = (struct ctl_talk *)f;
 	if (t->ops->bytes)
 		return t->ops->bytes(t->state, op_call(op), p, n);
+	if (t->ops->whole && ctl_file_reads(f->flags)) {
+		AUTO_BUF none = BUF_INIT; /* a line that has no end but the next read */
+		return talk_collect(t, op_call(op), p, n, false, &none);
+	}
 	return ctl_file_reads(f->flags) || t->ops->live ? talk_write_lines(t, op_call(op), p, n)
 													: talk_write_document(t, op_call(op), p, n);
 }
@@ -227,7 +233,11 @@ static int talk_flush(struct ctl_file *f, struct op *op)
 static void talk_release(struct ctl_file *f, struct op *op)
 {
 	struct ctl_talk *t = (struct ctl_talk *)f;
-	if (op && (t->ops->live || !ctl_file_reads(f->flags))) {
+	if (op && t->ops->whole && ctl_file_reads(f->flags) && t->line.size) {
+		int err = t->ops->document(t->state, op_call(op), t->line.data, t->line.size);
+		if (err)
+			(void)ctl_fail(f->node, op_call(op), err, "close"); /* noted; nobody waits for it */
+	} else if (op && (t->ops->live || !ctl_file_reads(f->flags))) {
 		int err = t->ops->live ? talk_end_line(t, op_call(op)) : talk_send(t, op_call(op));
 		if (err)
 			(void)ctl_fail(f->node, op_call(op), err, "close"); /* noted; nobody waits for it */

@@ -74,4 +74,7 @@ struct spool *run_spool(struct run *r); /* borrowed; ended when the run is */
 /* The fault of an unknown end. */
 void run_fault(struct run *r, struct fault *copy);
 
+/* The directory where nameless files of output go. New, or NULL. */
+char *run_spool_dir(void);
+
 #endif

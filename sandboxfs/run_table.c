@@ -30,8 +30,8 @@ void run_table_put(struct run_table *t)
 	free(t);
 }
 
-/* Where nameless files go: the user's cache if there is one, for /tmp can be memory. */
-static char *run_spool_dir(void)
+/* The user's cache if there is one, for /tmp can be memory. */
+char *run_spool_dir(void)
 {
 	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
 	AUTO_BUF path = BUF_INIT;

@@ -570,8 +570,8 @@ void server_last_fault(struct server *s, struct fault *copy)
 void server_describe(struct server *s, struct buf *out)
 {
 	static const char *const can[] = {"files", "exec", "processes", "ports"};
-	static const char *const cannot[] = {"sessions", "code", "env", "mounts", "ws", "pty", "events",
-		"git", "workspace.tar", "backups"};
+	static const char *const cannot[] = {
+		"sessions", "code", "env", "ws", "pty", "events", "git", "workspace.tar", "backups"};
 
 	buf_printf(out, "url %s\nkind %s\nversion %s\nid-names %s\n", s->options->server,
 		s->driver->kind, SANDBOXFS_VERSION, s->driver->id_names);
@@ -580,6 +580,9 @@ void server_describe(struct server *s, struct buf *out)
 	buf_printf(out, s->driver->many
 						? "can create\n"
 						: "cannot create this server is one sandbox; mount local: for many\n");
+	buf_printf(out, s->driver->bucket_mount
+						? "can mounts\n"
+						: "cannot mounts this server's API has no route for buckets\n");
 	for (size_t i = 0; i < sizeof cannot / sizeof cannot[0]; i++)
 		buf_printf(out, "cannot %s this version of sandboxfs does not have it yet\n", cannot[i]);
 }

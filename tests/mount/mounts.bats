@@ -338,3 +338,13 @@ idle() { ! at_work; }
 	echo two >"$M/root/data/h"
 	[ "$(x 'cat /data/h')" = two ]
 }
+
+@test "a server without buckets says so" {
+	SERVER=unix
+	start
+	refused EOPNOTSUPP put 'data-bucket /data endpoint=http://127.0.0.1:9 s3fs=public_bucket=1'
+	grep -q 'mounts no buckets' "$C/error"
+	grep -q '^cannot mounts ' "$MNT/ctl/server"
+	[ -z "$(ls "$C/mounts")" ]
+	if rm "$C/mounts/data"; then return 1; fi
+}

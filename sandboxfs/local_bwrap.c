@@ -32,8 +32,9 @@
 enum { LIMIT_TMP = 512 << 20, SMALL_SHARE = 4 /* the lesser tmpfs get this part of limit_tmp */ };
 
 static const char *const host_binds[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
+/* The last two so that a plot works: matplotlib will not start without its settings, nor find a font without theirs. */
 static const char *const etc_binds[] = {"/etc/ssl/certs", "/etc/alternatives", "/etc/ld.so.cache",
-	"/etc/ld.so.conf", "/etc/ld.so.conf.d"};
+	"/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/matplotlibrc", "/etc/fonts"};
 
 /* --- programs --- */
 

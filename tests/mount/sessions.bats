@@ -203,7 +203,8 @@ except KeyboardInterrupt: pass' "$C/sessions/a/exec" &
 	mkdir "$C/sessions/a"
 	s a 'i=0; echo 0 >last; overlap() { mkdir busy || echo twice >>overlap; sleep 0.05; rmdir busy; }'
 	for i in 1 2 3 4 5 6 7 8; do
-		echo 'overlap; i=$((i + 1)); echo $i' >"$C/sessions/a/exec" &
+		# a program that closes its output: the close of one that exits waits for nothing
+		/bin/echo 'overlap; i=$((i + 1)); echo $i' >"$C/sessions/a/exec" &
 		pids+=($!)
 	done
 	wait "${pids[@]}"

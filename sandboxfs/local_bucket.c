@@ -479,7 +479,7 @@ static int bring(struct record *r, struct call *c, const struct bucket *b)
 	AUTO_FD int mounts = -1;
 	int64_t until = call_now_ms() + s->l->options->timeout_ms;
 	int info[2];
-	pid_t pid;
+	pid_t pid = -1;
 	int err = s3fs_find(s->l, c, &program);
 	if (!err)
 		err = temporary(s, c, &tmp);

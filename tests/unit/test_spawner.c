@@ -234,11 +234,42 @@ static void the_end(
 	child_put(c);
 }
 
+/* A body: which descriptors above 2 it has, as bits from 3 on; arg is a descriptor of ours that it must not have. */
+static int count_descriptors(void *arg)
+{
+	int bits = 0;
+	for (int fd = 3; fd < 9; fd++)
+		bits |= (fcntl(fd, F_GETFD) >= 0) << (fd - 3);
+	return bits | (fcntl(*(int *)arg, F_GETFD) >= 0) << 6;
+}
+
+static void bodies(void **state)
+{
+	AUTO_FD int kept = open("/dev/null", O_RDWR | O_CLOEXEC);
+	AUTO_FD int ours = fcntl(kept, F_DUPFD, 100);
+	const struct spawn_fd fds[] = {{kept, 3}, {kept, 4}};
+	struct spawn what = {.body = count_descriptors,
+		.body_arg = &ours,
+		.fds = fds,
+		.nfds = 2,
+		.cwd = -1,
+		.userns = -1,
+		.netns = -1};
+	int status;
+	struct child *c = start(*state, &what), *again = child_get(c);
+	child_put(c);
+	assert_int_equal(child_wait(again, call_now_ms() + 10000, &status), 0);
+	child_put(again);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(statuses),
+		T(bodies),
 		T(a_clean_start),
 		T(numbers),
 		T(what_cannot_start),

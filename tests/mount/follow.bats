@@ -86,3 +86,23 @@ E
 	# hearing of it changed nothing
 	[ "$(cat "$W/back\\slash")" = new ]
 }
+
+@test "sbx-follow leaves the modes of what links name, and names outside" {
+	umask 077
+	echo secret >"$W/key"
+	: >"$T/events"
+	cat "$C/events" >"$T/events" 3>&- &
+	echo $! >>"$T/pids"
+	setsid sbx-follow "$NAME" 3>&- &
+	echo $! >>"$T/pids"
+	# it has repeated a change of this file, and with it all that were before
+	repeats() {
+		other "echo x >> /workspace/$1"
+		grep -q "^attrib.$1\$" "$T/events"
+	}
+	wait_until 20 repeats first
+	other 'ln -sf key /workspace/current'
+	wait_until 20 repeats last
+	grep -q '^create.current' "$T/events"
+	[ "$(other 'stat -c %a /workspace/key')" = 600 ]
+}

@@ -9,6 +9,7 @@
 
 #include "ctl.h"
 #include "runs.h"
+#include "session_api.h"
 
 struct json_object;
 struct session_set;
@@ -36,13 +37,22 @@ const char *ctl_session_at(const struct ctl_ref *ref);
 /* Cancels what was started from here in all of them. */
 void ctl_sessions_cancel(struct sandbox *sb);
 
-/* --- sessions.c, for session_files.c --- */
+/* --- sessions.c, for session_new.c and session_files.c --- */
+/* Makes it in the sandbox with the environment of ctl/env under its own. *out a new reference (session_put); -EEXIST. */
+int session_make_as(
+	struct sandbox *sb, struct call *c, const struct session_api_spec *spec, struct session **out);
+void session_put(void *object);
+int session_bad_id(struct call *c, const char *id);
 /* Makes the changes (env.h) in its shell, then here. */
 int session_change_env(
 	const struct ctl_ref *ref, struct call *c, struct session *s, struct json_object *changes);
 /* put(env, out) with the set's lock held. */
 void session_put_env(
 	struct session *s, struct buf *out, void (*put)(struct json_object *env, struct buf *out));
+
+/* session_new.c */
+int session_submit_new(
+	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer);
 
 extern const struct ctl_dir ctl_sessions_dir; /* sessions.c */
 extern const struct ctl_dir ctl_session_dir;  /* session_files.c */

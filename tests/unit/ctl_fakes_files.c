@@ -1,12 +1,14 @@
-/* Doubles of the rooms behind git, events, workspace.tar, backups/ and mounts/, for the tests of the control tree. */
+/* Doubles of the rooms behind git, events, workspace.tar, backups/, mounts/ and code/, for the tests of the control tree. */
 #include <errno.h>
 
 #include "backups.h"
+#include "code_room.h"
 #include "events.h"
 #include "git.h"
 #include "workspace_tar.h"
 
 const struct ctl_dir ctl_backups_dir = {.help = "backups"};
+const struct ctl_dir ctl_code_dir = {.help = "code"};
 const struct ctl_dir ctl_mounts_dir = {.help = "mounts"};
 const struct ctl_stream_ops workspace_tar_stream;
 const struct ctl_upload_ops workspace_tar_upload;
@@ -31,4 +33,9 @@ int git_show(const struct ctl_ref *ref, struct call *c, struct buf *out)
 	(void)c;
 	(void)out;
 	return 0;
+}
+
+void ctl_code_cancel(struct sandbox *sb)
+{
+	(void)sb;
 }

@@ -248,7 +248,7 @@ static unsigned long long start_time(pid_t pid)
  * The sandbox of a program that was killed dies with it, but the lock may be free a moment earlier. Waits for that moment,
  * so that two sandboxes never have one workspace.
  */
-static void wait_for_old(int lock)
+static int wait_for_old(int lock, struct call *c, const char *name)
 {
 	char text[LOCK_TEXT];
 	ssize_t n = pread(lock, text, sizeof text - 1, 0);
@@ -257,16 +257,20 @@ static void wait_for_old(int lock)
 	int pid;
 	unsigned long long started;
 	if (!line || sscanf(line + 1, "runs %d %llu", &pid, &started) != 2 || pid <= 1)
-		return;
+		return 0;
 	AUTO_FD int fd = pidfd_open(pid, 0);
 	if (fd < 0 || start_time(pid) != started)
-		return;
+		return 0;
 	struct pollfd p = {fd, POLLIN, 0};
-	if (poll(&p, 1, OLD_MS) == 0) {
-		log_error("a sandbox of a program that died still ran (pid %d): killed", pid);
-		pidfd_send_signal(fd, SIGKILL, NULL, 0); /* what fails here shows in the poll */
-		poll(&p, 1, OLD_MS);
-	}
+	if (poll(&p, 1, OLD_MS) == 1)
+		return 0;
+	log_error("a sandbox of a program that died still ran (pid %d): killed", pid);
+	pidfd_send_signal(fd, SIGKILL, NULL, 0); /* what fails here shows in the poll */
+	if (poll(&p, 1, OLD_MS) == 1)
+		return 0;
+	return call_fault(c, EBUSY, NULL,
+		"%s: its sandbox of a program that died (pid %d) still runs and cannot be killed", name,
+		pid);
 }
 
 int local_dir_note(int lock, pid_t pid)
@@ -302,7 +306,9 @@ int local_dir_lock(const struct local *l, struct call *c, const char *name, int 
 	if (fstat(dir, &mine) < 0 || fstatat(l->data, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
 		mine.st_ino != named.st_ino || mine.st_dev != named.st_dev)
 		return -ENOENT;
-	wait_for_old(lock);
+	err = wait_for_old(lock, c, name);
+	if (err)
+		return err;
 	AUTO_BUF text = BUF_INIT;
 	buf_printf(
 		&text, "%d %s\n", (int)getpid(), l->options->mountpoint ? l->options->mountpoint : "-");

@@ -99,14 +99,17 @@ static void drain(struct program *p)
 	pthread_t limit;
 
 	call_init(&d.call, 0);
-	if (pthread_create(&limit, NULL, drain_limit, &d) == 0) {
-		server_each(p->server, drain_one, &d.call);
-		pthread_mutex_lock(&d.call.lock);
-		d.done = true;
-		pthread_cond_broadcast(&d.call.wake);
-		pthread_mutex_unlock(&d.call.lock);
+	bool limited = pthread_create(&limit, NULL, drain_limit, &d) == 0;
+	if (!limited)
+		log_error(
+			"drain= has no thread to end it: each sandbox has timeout= to take what is unsent");
+	server_each(p->server, drain_one, &d.call);
+	pthread_mutex_lock(&d.call.lock);
+	d.done = true;
+	pthread_cond_broadcast(&d.call.wake);
+	pthread_mutex_unlock(&d.call.lock);
+	if (limited)
 		pthread_join(limit, NULL);
-	}
 	call_destroy(&d.call);
 }
 

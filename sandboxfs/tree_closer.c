@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cleanup.h"
 #include "log.h"
@@ -92,9 +93,14 @@ static void *closer_thread(void *arg)
 /* Lock held. */
 static void wake_closer(struct tree *t)
 {
-	if (!t->has_closer && !t->closer_stop &&
-		pthread_create(&t->closer, NULL, closer_thread, t) == 0)
-		t->has_closer = true;
+	if (!t->has_closer && !t->closer_stop) {
+		int err = pthread_create(&t->closer, NULL, closer_thread, t);
+
+		t->has_closer = !err;
+		if (err) /* the next wake tries again */
+			log_error(
+				"the thread that closes and sends again could not be started: %s", strerror(err));
+	}
 	pthread_cond_signal(&t->closer_wake);
 }
 

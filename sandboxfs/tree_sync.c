@@ -92,34 +92,38 @@ static int barrier(void *files, struct call *c)
 	return err ? err : settle_all(t, c);
 }
 
-/* Asks about up to ASK_AT_ONCE open files in one request; drops the pages of those that changed. */
+/* Did the file change behind this answer? */
+static bool note_attr(struct wnode *n, const struct fileop_attr *a)
+{
+	AUTO_UNLOCK(&n->lock);
+	bool changed = n->data_cached && !tree_same_data(a, &n->data_attr);
+
+	if (changed)
+		n->data_attr = *a;
+	n->changes += changed;
+	return changed;
+}
+
+/* Asks about up to ASK_AT_ONCE open files in one request; drops the pages of those that changed, or of which nothing is known. */
 static void check_open(
 	struct tree *t, struct front *f, struct call *c, struct wnode **list, size_t n)
 {
 	AUTO_BATCH b;
+	int sent;
 
 	batch_init(&b, t->client, c);
 	for (size_t i = 0; i < n; i++) {
 		struct fileop_target target = {.handle = tree_any_handle(list[i]), .path = "/"};
 		fileop_put_target(batch_add(&b, FILEOP_GETATTR, 0), &target);
 	}
-	if (batch_send(&b) == 0) {
-		for (size_t i = 0; i < n; i++) {
-			struct fileop_attr a;
-			struct reader body;
-			bool changed;
+	sent = batch_send(&b);
+	for (size_t i = 0; i < n; i++) {
+		struct fileop_attr a;
+		struct reader body;
+		bool known = !sent && batch_next(&b, &body) == 0 && fileop_get_attr(&body, &a) == 0;
 
-			if (batch_next(&b, &body) < 0 || fileop_get_attr(&body, &a) < 0)
-				continue;
-			pthread_mutex_lock(&list[i]->lock);
-			changed = list[i]->data_cached && !tree_same_data(&a, &list[i]->data_attr);
-			if (changed)
-				list[i]->data_attr = a;
-			list[i]->changes += changed;
-			pthread_mutex_unlock(&list[i]->lock);
-			if (changed)
-				front_forget_inode(f, &list[i]->node, true);
-		}
+		if (!known || note_attr(list[i], &a))
+			front_forget_inode(f, &list[i]->node, true);
 	}
 }
 

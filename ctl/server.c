@@ -7,10 +7,24 @@
 #include "kinds.h"
 #include "log.h"
 
+static void show_can(struct server *server, const char *name, struct buf *out)
+{
+	const char *why = server_cannot(server, name);
+	if (why)
+		buf_printf(out, "cannot %s %s\n", name, why);
+	else
+		buf_printf(out, "can %s\n", name);
+}
+
+/* What a sandbox has is what stands in its table: the two cannot differ. */
 int ctl_show_server(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
 	(void)c;
 	server_describe(ref->server, out);
+	show_can(ref->server, "create", out);
+	show_can(ref->server, "files", out);
+	for (const struct ctl_row *row = ctl_sandbox_dir.rows; row->name; row++)
+		show_can(ref->server, row->name, out);
 	return 0;
 }
 

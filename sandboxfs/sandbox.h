@@ -57,8 +57,10 @@ void server_each(struct server *s, bool (*cb)(struct sandbox *sb, void *arg), vo
 int server_create(struct server *s, struct call *c, const char *name, struct sandbox **out);
 /* rmdir of what holds nothing (force false: -ENOTEMPTY with files or processes, sentence in the fault) or destroy. */
 int server_destroy(struct server *s, struct call *c, const char *name, bool force);
-/* url, kind, version, id-names, then can/cannot lines, for ctl/server. */
+/* url, kind, version and id-names lines, for ctl/server. */
 void server_describe(struct server *s, struct buf *out);
+/* Why this kind of server has not what the name says ("create", or a name in NAME/ctl/): static. NULL: it has it. */
+const char *server_cannot(struct server *s, const char *name);
 /* `NAME NUMBER` lines for ctl/stats. */
 void server_describe_stats(struct server *s, struct buf *out);
 /* The space that its sandboxes share, without a request. 0, or -ENOTSUP where nobody here can tell. */

@@ -569,22 +569,17 @@ void server_last_fault(struct server *s, struct fault *copy)
 
 void server_describe(struct server *s, struct buf *out)
 {
-	static const char *const can[] = {"files", "exec", "processes", "ports"};
-	static const char *const cannot[] = {
-		"sessions", "code", "env", "ws", "pty", "events", "git", "workspace.tar", "backups"};
-
 	buf_printf(out, "url %s\nkind %s\nversion %s\nid-names %s\n", s->options->server,
 		s->driver->kind, SANDBOXFS_VERSION, s->driver->id_names);
-	for (size_t i = 0; i < sizeof can / sizeof can[0]; i++)
-		buf_printf(out, "can %s\n", can[i]);
-	buf_printf(out, s->driver->many
-						? "can create\n"
-						: "cannot create this server is one sandbox; mount local: for many\n");
-	buf_printf(out, s->driver->bucket_mount
-						? "can mounts\n"
-						: "cannot mounts this server's API has no route for buckets\n");
-	for (size_t i = 0; i < sizeof cannot / sizeof cannot[0]; i++)
-		buf_printf(out, "cannot %s this version of sandboxfs does not have it yet\n", cannot[i]);
+}
+
+const char *server_cannot(struct server *s, const char *name)
+{
+	if (!s->driver->many && strcmp(name, "create") == 0)
+		return "this server is one sandbox; mount local: for many";
+	if (!s->driver->bucket_mount && strcmp(name, "mounts") == 0)
+		return "this server's API has no route for buckets";
+	return NULL;
 }
 
 void server_describe_stats(struct server *s, struct buf *out)

@@ -84,7 +84,10 @@ others() { other 'ps -eo pgid=,args= | awk -v me="$(ps -o pgid= $$)" "\$1 + 0 !=
 @test "server and stats show the server itself" {
 	grep -q '^kind ' "$MNT/ctl/server"
 	grep -q '^url ' "$MNT/ctl/server"
-	grep -q '^can ' "$MNT/ctl/server"
+	grep -q '^can files$' "$MNT/ctl/server"
+	# What a sandbox has and what is said of it cannot differ.
+	[ -z "$(comm -23 <(ls "$C" | grep -v '^help$' | sort) <(sed -nE 's/^can(not)? ([^ ]+).*/\2/p' "$MNT/ctl/server" | sort))" ]
+	if grep -q 'not have it yet' "$MNT/ctl/server"; then return 1; fi
 	[ -z "$(grep -vE '^[A-Za-z0-9_.-]+ [0-9.]+$' "$MNT/ctl/stats")" ]
 }
 

@@ -446,6 +446,13 @@ void server_describe(struct server *s, struct buf *out)
 	buf_str(out, "kind local\n");
 }
 
+const char *server_cannot(struct server *s, const char *name)
+{
+	(void)s;
+	(void)name;
+	return NULL;
+}
+
 void server_describe_stats(struct server *s, struct buf *out)
 {
 	(void)s;

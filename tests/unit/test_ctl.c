@@ -486,7 +486,7 @@ static void the_server_has_a_tree_of_its_own(void **state)
 	(void)state;
 	struct node *sandbox = top;
 	assert_int_equal(ctl_node_new(world.server, NULL, &top), 0);
-	assert_file("server", "kind local\n");
+	assert_file_holds("server", "kind local\ncan create\n");
 	assert_file("stats", "requests 1\n");
 	assert_int_equal(write_whole("ctl", "log debug\n"), 0);
 	assert_file("ctl", "log debug\n");

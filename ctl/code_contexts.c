@@ -1,10 +1,7 @@
 /*
- * code/: which contexts there are, how they come and go, and what they are given.
+ * Contexts of code/: what is known of each (code_room.h), and how one begins in the sandbox.
  *
- * What is listed is what the sandbox lists, and three that are there without having been made, one a language. A context that was made
- * here begins with its first run (or at code/new): until then it is a draft, and known to this mount alone. Looking never
- * starts a sandbox. While the link is down those that were seen here are listed.
- *
+ * A context that was made here begins with its first run (or at code/new): until then it is a draft, and known to this mount alone.
  * Owns the set of a sandbox's contexts. The name of a context is its id on servers that take names; others give it an id of their own.
  */
 #include <errno.h>
@@ -13,37 +10,10 @@
 
 #include "cleanup.h"
 #include "code_api.h"
-#include "code_room.h"
+#include "code_set.h"
 #include "env.h"
-#include "kinds.h"
 
-static const char *const standard[] = {"python", "javascript", "typescript"};
-enum { STANDARD = sizeof standard / sizeof *standard };
-
-struct code_set;
-struct code_context {
-	struct code_set *set; /* a reference */
-	char *name;
-	/* under the set's lock */
-	unsigned refs;
-	struct code_context *next;
-	bool pinned;   /* the set has a reference: it is there */
-	char *id;      /* as the server calls it; NULL: it has not begun */
-	uint64_t seen; /* when it was last there */
-	const char *language;
-	int64_t timeout_ms;
-	struct json_object *variables; /* what was set here; NULL: nothing */
-	struct code_run *last;
-};
-
-struct code_set {
-	pthread_mutex_t lock;
-	unsigned refs;
-	bool closing;
-	uint64_t
-		clock; /* counts what was seen: an answer is older than what was seen since its request */
-	struct code_context *first;
-};
+const char *const code_standard[CODE_STANDARD] = {"python", "javascript", "typescript"};
 
 static void drop_json(struct json_object **o)
 {
@@ -108,15 +78,8 @@ void code_context_put(struct code_context *k)
 		context_free(k);
 }
 
-static void context_drop(struct code_context **k)
-{
-	if (*k)
-		code_context_put(*k);
-}
-#define AUTO_CONTEXT __attribute__((cleanup(context_drop))) struct code_context
-
 /* Takes it out of the set, unless it was seen since `then`. False: it was. The caller holds a reference. */
-static bool context_forget(struct code_context *k, uint64_t then)
+bool code_context_forget(struct code_context *k, uint64_t then)
 {
 	AUTO_UNLOCK(&k->set->lock);
 	if (!k->pinned)
@@ -155,11 +118,11 @@ static void set_release(void *data)
 	struct code_set *set = data;
 	set_stop(set);
 	for (struct code_context *k = set_next(set, NULL); k; k = set_next(set, k))
-		(void)context_forget(k, UINT64_MAX); /* always true */
+		(void)code_context_forget(k, UINT64_MAX); /* always true */
 	set_put(set);
 }
 
-static struct code_set *set_of(struct sandbox *sb)
+struct code_set *code_set_of(struct sandbox *sb)
 {
 	static const char key;
 	return sandbox_attach(sb, &key, set_make, set_stop, set_release);
@@ -167,7 +130,7 @@ static struct code_set *set_of(struct sandbox *sb)
 
 void ctl_code_cancel(struct sandbox *sb)
 {
-	struct code_set *set = set_of(sb);
+	struct code_set *set = code_set_of(sb);
 	for (struct code_context *k = set ? set_next(set, NULL) : NULL; k; k = set_next(set, k)) {
 		struct code_run *r = code_context_last(k);
 		if (r && !code_run_settled(r))
@@ -185,7 +148,7 @@ static struct code_context *set_find(struct code_set *set, const char *name)
 	return k;
 }
 
-static struct code_context *set_known(struct code_set *set, const char *name)
+struct code_context *code_set_known(struct code_set *set, const char *name)
 {
 	AUTO_UNLOCK(&set->lock);
 	struct code_context *k = set_find(set, name);
@@ -195,7 +158,7 @@ static struct code_context *set_known(struct code_set *set, const char *name)
 }
 
 /* New reference to the context of this name, which is put in if need be. id NULL: as a draft. 0, -ENOMEM or -ESTALE. */
-static int set_get(struct code_set *set, const char *name, const char *id, const char *language,
+int code_set_get(struct code_set *set, const char *name, const char *id, const char *language,
 	struct code_context **out)
 {
 	AUTO_FREE struct code_context *fresh = calloc(1, sizeof *fresh);
@@ -241,10 +204,10 @@ const char *code_context_language(struct code_context *k)
 	return k->language;
 }
 
-static bool is_standard(const char *name)
+bool code_is_standard(const char *name)
 {
-	for (size_t i = 0; i < STANDARD; i++)
-		if (strcmp(name, standard[i]) == 0)
+	for (size_t i = 0; i < CODE_STANDARD; i++)
+		if (strcmp(name, code_standard[i]) == 0)
 			return true;
 	return false;
 }
@@ -256,7 +219,7 @@ int code_context_set_language(struct code_context *k, struct call *c, const char
 		return call_fault(
 			c, EINVAL, NULL, "%s: not a language; write python, javascript or typescript", word);
 	AUTO_UNLOCK(&k->set->lock);
-	if (language != k->language && (k->id || is_standard(k->name)))
+	if (language != k->language && (k->id || code_is_standard(k->name)))
 		return call_fault(c, EBUSY, NULL,
 			"it is one of %s; a context keeps its language from its first run on: make another",
 			k->language);
@@ -346,8 +309,8 @@ int code_context_begin(struct code_context *k, struct sandbox *sb, struct call *
 
 int code_context_lost(struct code_context *k, struct call *c)
 {
-	if (!is_standard(k->name)) {
-		(void)context_forget(k, UINT64_MAX); /* always true */
+	if (!code_is_standard(k->name)) {
+		(void)code_context_forget(k, UINT64_MAX); /* always true */
 		return call_fault(c, ESTALE, "CONTEXT_NOT_FOUND",
 			"context %s is gone, with its variables; mkdir code/%s makes a new one", k->name,
 			k->name);
@@ -384,7 +347,7 @@ static int keep_variables(struct code_context *k, struct json_object *variables)
 	return 0;
 }
 
-static int check_variables(struct call *c, struct json_object *variables)
+int code_check_variables(struct call *c, struct json_object *variables)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
 	static const char more[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
@@ -403,7 +366,7 @@ int code_context_set_variables(
 {
 	bool begun;
 	AUTO_FREE char *id = code_context_id(k, &begun);
-	int err = check_variables(c, variables);
+	int err = code_check_variables(c, variables);
 	if (!err && begun)
 		err = id ? code_api_variables(sb, c, id, variables) : -ENOMEM;
 	if (err == -ENOENT)
@@ -434,317 +397,3 @@ int code_context_restart(struct code_context *k, struct sandbox *sb, struct call
 	json_object_put(steal(k->variables));
 	return 0;
 }
-
-/* --- looking --- */
-
-static bool link_down(int err)
-{
-	return err == -EHOSTUNREACH || err == -ETIMEDOUT;
-}
-
-struct search {
-	const char *id;
-	const char *language; /* NULL: it was not there */
-};
-
-static bool search_one(const struct code_api_info *info, void *arg)
-{
-	struct search *s = arg;
-	if (strcmp(info->id, s->id) != 0)
-		return true;
-	s->language = code_api_language(info->language);
-	if (!s->language)
-		s->language = standard[0];
-	return false;
-}
-
-static int context_find(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
-{
-	struct code_set *set = set_of(dir->sandbox);
-	struct code_context *found = NULL;
-	if (!set)
-		return -ENOMEM;
-	if (!code_api_id_ok(name))
-		return -ENOENT;
-	int err = is_standard(name) ? set_get(set, name, NULL, code_api_language(name), &found) : 0;
-	AUTO_CONTEXT *k = found ? NULL : set_known(set, name);
-	bool begun = true;
-	AUTO_FREE char *id = k ? code_context_id(k, &begun) : NULL;
-	if (!err && k && !begun)
-		found = steal(k);
-	if (err || found) {
-		*object = found;
-		return err;
-	}
-	uint64_t then;
-	{
-		AUTO_UNLOCK(&set->lock);
-		then = set->clock;
-	}
-	struct search search = {.id = id ? id : name};
-	if (sandbox_has_server(dir->sandbox))
-		err = code_api_list(dir->sandbox, c, search_one, &search);
-	if (err && !(link_down(err) && k))
-		return err;
-	if (!err && search.language)
-		err = set_get(set, name, search.id, search.language, &found);
-	else if (k && (err || !context_forget(k, then)))
-		found = steal(k), err = 0;
-	*object = found;
-	return err ? err : found ? 0 : -ENOENT;
-}
-
-struct names {
-	struct code_set *set;
-	char **name;
-	size_t count;
-	bool failed;
-};
-
-static void names_release(struct names *n)
-{
-	for (size_t i = 0; i < n->count; i++)
-		free(n->name[i]);
-	free(n->name);
-}
-
-static void names_add(struct names *n, const char *name)
-{
-	for (size_t i = 0; i < n->count; i++)
-		if (strcmp(n->name[i], name) == 0)
-			return;
-	char **more = realloc(n->name, (n->count + 1) * sizeof *more);
-	if (more)
-		n->name = more;
-	char *copy = more ? strdup(name) : NULL;
-	if (copy)
-		n->name[n->count++] = copy;
-	else
-		n->failed = true;
-}
-
-/* By the name that it has here. */
-static bool add_listed(const struct code_api_info *info, void *arg)
-{
-	struct names *n = arg;
-	AUTO_UNLOCK(&n->set->lock);
-	struct code_context *k = n->set->first;
-	while (k && !(k->pinned && k->id && strcmp(k->id, info->id) == 0))
-		k = k->next;
-	names_add(n, k ? k->name : info->id);
-	return !n->failed;
-}
-
-/* Drafts; and where the sandbox could not be asked, all that was seen. */
-static void add_known(struct names *n, bool all)
-{
-	AUTO_UNLOCK(&n->set->lock);
-	for (struct code_context *k = n->set->first; k; k = k->next)
-		if (k->pinned && (all || !k->id))
-			names_add(n, k->name);
-}
-
-static int context_each(
-	const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg), void *arg)
-{
-	__attribute__((cleanup(names_release))) struct names names = {.set = set_of(dir->sandbox)};
-	int err = 0;
-	if (!names.set)
-		return -ENOMEM;
-	for (size_t i = 0; i < STANDARD; i++)
-		names_add(&names, standard[i]);
-	if (sandbox_has_server(dir->sandbox))
-		err = code_api_list(dir->sandbox, c, add_listed, &names);
-	if (err && !link_down(err))
-		return err;
-	add_known(&names, err != 0);
-	if (names.failed)
-		return -ENOMEM;
-	for (size_t i = 0; i < names.count && cb(names.name[i], arg); i++)
-		;
-	return 0;
-}
-
-static void *context_hold(void *object)
-{
-	return code_context_get(object);
-}
-
-static void context_let_go(void *object)
-{
-	code_context_put(object);
-}
-
-/* --- coming and going --- */
-
-static int context_make(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
-{
-	struct code_set *set = set_of(dir->sandbox);
-	struct code_context *k;
-	if (!code_api_id_ok(name))
-		return call_fault(c, EINVAL, NULL,
-			"code/%s: no name of a context; use 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not "
-			"new or help",
-			name);
-	if (is_standard(name))
-		return -EEXIST;
-	int err = set ? set_get(set, name, NULL, standard[0], &k) : -ENOMEM;
-	if (!err)
-		*object = k;
-	return err;
-}
-
-static int context_remove(const struct ctl_ref *dir, struct call *c, const char *name)
-{
-	void *object;
-	bool begun;
-	if (is_standard(name))
-		return call_fault(c, EPERM, NULL,
-			"code/%s: it is always there; echo restart > code/%s/ctl forgets its variables", name,
-			name);
-	int err = context_find(dir, c, name, &object);
-	if (err)
-		return err;
-	AUTO_CONTEXT *k = object;
-	AUTO_FREE char *id = code_context_id(k, &begun);
-	if (begun)
-		err = id ? code_api_delete(dir->sandbox, c, id) : -ENOMEM;
-	if (err && err != -ENOENT)
-		return err;
-	(void)context_forget(k, UINT64_MAX); /* always true */
-	/* What it ran has ended, and wrote until then. */
-	if (begun)
-		sandbox_invalidate(dir->sandbox);
-	return 0;
-}
-
-/* --- new --- */
-
-struct wish {
-	const char *language, *cwd;
-	struct json_object *env, *variables; /* borrowed */
-	int64_t timeout_ms;
-};
-
-static int wish_text(struct call *c, struct json_object *o, const char *key, const char **out)
-{
-	struct json_object *v;
-	if (!json_object_object_get_ex(o, key, &v) || !v)
-		return 0;
-	if (!json_object_is_type(v, json_type_string) ||
-		strlen(json_object_get_string(v)) != (size_t)json_object_get_string_len(v))
-		return call_fault(c, EINVAL, NULL, "\"%s\" is to be a string without NUL", key);
-	*out = json_object_get_string(v);
-	return 0;
-}
-
-/* createCodeContext's options. */
-static int wish_read(struct call *c, struct json_object *o, struct wish *w)
-{
-	static const char *const keys[] = {
-		"language", "cwd", "envVars", "variables", "timeout", "stream", "onOutput", "origin", NULL};
-	struct json_object *v;
-	int err = ctl_check_keys(c, o, keys);
-	if (!err)
-		err = wish_text(c, o, "language", &w->language);
-	if (!err)
-		err = wish_text(c, o, "cwd", &w->cwd);
-	if (!err && json_object_object_get_ex(o, "envVars", &w->env) && w->env)
-		err = ctl_env_check(c, w->env, "\"envVars\"");
-	if (!err && json_object_object_get_ex(o, "variables", &w->variables) && w->variables) {
-		err = json_object_is_type(w->variables, json_type_object)
-				  ? check_variables(c, w->variables)
-				  : call_fault(c, EINVAL, NULL, "\"variables\" is to be an object");
-	}
-	if (!err && json_object_object_get_ex(o, "timeout", &v) && v) {
-		w->timeout_ms = json_object_get_int64(v);
-		if (!json_object_is_type(v, json_type_int) || w->timeout_ms < 0)
-			err = call_fault(c, EINVAL, NULL, "\"timeout\" is to be a number of milliseconds");
-	}
-	return err;
-}
-
-static int wish_make(
-	const struct ctl_ref *ref, struct call *c, const struct wish *w, struct buf *answer)
-{
-	AUTO_FREE char *id = NULL;
-	AUTO_JSON *env = NULL;
-	AUTO_CONTEXT *k = NULL;
-	struct code_set *set = set_of(ref->sandbox);
-	struct code_api_spec spec = {.language = code_api_language(w->language), .cwd = w->cwd};
-	if (!spec.language)
-		return call_fault(c, EINVAL, NULL,
-			"%s: not a language; write python, javascript or typescript", w->language);
-	int err = set ? ctl_env_merge(ref->sandbox, w->env, &env) : -ENOMEM;
-	spec.env = env;
-	if (!err)
-		err = code_api_create(ref->sandbox, c, &spec, &id);
-	if (!err)
-		err = set_get(set, id, id, spec.language, &k);
-	if (!err && w->variables)
-		err = code_context_set_variables(k, ref->sandbox, c, w->variables);
-	if (err)
-		return err;
-	code_context_set_timeout(k, w->timeout_ms);
-	buf_printf(answer, "%s\n", id);
-	return 0;
-}
-
-static int submit_new(
-	const struct ctl_ref *ref, struct call *c, const char *text, size_t n, struct buf *answer)
-{
-	struct wish w = {.language = standard[0]};
-	AUTO_JSON *o = NULL;
-	AUTO_FREE char **words = NULL;
-	int count = 0, err;
-	if (ctl_is_json(n ? text : "", n)) {
-		err = ctl_parse_json(c, text, n, &o);
-		if (!err)
-			err = wish_read(c, o, &w);
-	} else {
-		err = ctl_split(c, n ? text : "", n, &count, &words);
-		if (!err && count != 1)
-			err = call_fault(c, EINVAL, NULL,
-				"write a language, or one JSON object (language, cwd, envVars, variables)");
-		if (!err)
-			w.language = words[0];
-	}
-	return err ? err : wish_make(ref, c, &w, answer);
-}
-
-/* --- the tables --- */
-
-static const struct ctl_row context_row = {.name = "NAME",
-	.mode = 0700,
-	.kind = CTL_DIR,
-	.dir = &ctl_code_context_dir,
-	.grammar = "an interpreter that keeps its variables from run to run; mkdir NAME makes one, "
-			   "rmdir ends it"};
-
-static const struct ctl_set context_objects = {
-	.row = &context_row,
-	.find = context_find,
-	.each = context_each,
-	.get = context_hold,
-	.put = context_let_go,
-	.make = context_make,
-	.remove = context_remove,
-};
-
-static const struct ctl_row set_rows[] = {
-	{.name = "new",
-		.mode = 0600,
-		.kind = CTL_DOC,
-		.grammar = "W a language, or one JSON object (language, cwd, envVars, variables), makes a "
-				   "context; R in the same opening: its id",
-		.begin = ctl_exec_begin,
-		.submit = submit_new},
-	{.name = NULL},
-};
-
-const struct ctl_dir ctl_code_dir = {
-	.help = "Contexts of the code interpreter, whoever made them. `python`, `javascript` and "
-			"`typescript` are always there.",
-	.rows = set_rows,
-	.set = &context_objects,
-};

@@ -1,5 +1,6 @@
 /*
- * code/ and the files of its contexts: what code_contexts.c (which there are), code_run_file.c (run) and code_files.c (the rest) share.
+ * code/ and the files of its contexts: what code_dir.c (which there are), code_contexts.c (what is known of each), code_run_file.c
+ * (run) and code_files.c (the rest) share.
  *
  * The set's lock covers all fields of a context but names; it is not held over a request. Lock order: the set's is a leaf.
  */
@@ -12,7 +13,7 @@
 struct json_object;
 struct code_context;
 
-extern const struct ctl_dir ctl_code_dir;         /* code_contexts.c */
+extern const struct ctl_dir ctl_code_dir;         /* code_dir.c */
 extern const struct ctl_dir ctl_code_context_dir; /* code_files.c */
 /* Interrupts what was started from here. */
 void ctl_code_cancel(struct sandbox *sb);

@@ -2,7 +2,7 @@
  * One run of code in a context of the interpreter: its events in, what came of it kept.
  *
  * Owns what a run has printed (a spool), what a person at an interpreter would have seen of it (another), its displays (a
- * third, all bounded by output-max=) and its error. code_run.c sends and receives, code.c keeps and shows. A run that loses its
+ * third, all bounded by output-max=) and its error. code_run.c sends and receives, code.c keeps, code_show.c shows. A run that loses its
  * stream has an unknown end: the server cannot say again what it has said.
  *
  * Thread-safe. Knows nothing of files of the control tree.

@@ -245,7 +245,7 @@ int command_wait_started(struct command *c)
 void command_signal_all(struct command *c, struct proc_set *set, int sig)
 {
 	if (c->in_shell)
-		session_signal(c->session, c, set, sig, sig == SIGINT);
+		(void)session_signal(c->session, c, set, sig, sig == SIGINT);
 	else
 		proc_signal_tree(set, c->pid, !c->leader_reaped, sig);
 }

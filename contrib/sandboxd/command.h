@@ -58,6 +58,7 @@ struct command {
 	char *script; /* name of the private file it runs from, or NULL */
 	struct session *session;
 	bool in_shell, own_cwd;      /* own_cwd: it was given one, rather than where the session is */
+	bool checked;                /* its shell looks at the text before it runs it */
 	struct command *next_queued; /* covered by the session's lock */
 	unsigned columns, rows;
 	int terminal; /* our end of it, -1: none. Closed with the record */

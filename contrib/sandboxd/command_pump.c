@@ -116,8 +116,10 @@ static void killing_begin(struct pump *p, int64_t grace)
 	p->kill_begun = now;
 	p->kill_at = at;
 	if (c->in_shell) {
-		p->interrupt_at = now + INTERRUPT_ROUND_MS;
-		command_signal_all(c, &c->held, SIGINT);
+		/* A shell that has only begun cannot be interrupted yet: the next look tries again. */
+		bool told = session_signal(c->session, c, &c->held, SIGINT, true);
+		p->interrupt_at = told ? now + INTERRUPT_ROUND_MS : now;
+		p->nudge_at = now + INTERRUPT_MS;
 		return;
 	}
 	/* What has a terminal expects this at its end; shells at a terminal are deaf to TERM. */
@@ -128,24 +130,27 @@ static void killing_begin(struct pump *p, int64_t grace)
 	command_signal_all(c, &c->held, SIGCONT);
 }
 
-/* What the shell of a session needs besides. With c->lock held. */
+/*
+ * What the shell of a session needs besides. With c->lock held. A look is either for INT or for TERM: a child that has died of TERM
+ * just when the shell got its INT would make that go on.
+ */
 static void killing_in_shell(struct pump *p, int64_t now)
 {
 	struct command *c = p->c;
-	if (now - p->kill_begun >= INTERRUPT_MS && p->kill_give_up < 0) {
-		if (!p->was_asked)
-			command_signal_all(c, &c->held, SIGCONT);
-		p->was_asked = true;
-		/* Also to what has come since; nobody gets it twice. */
-		command_signal_all(c, &c->held, SIGTERM);
-	}
-	if (c->leader_reaped)
-		return;
 	bool shell_too = p->kill_give_up >= 0 && now >= p->kill_at + SHELL_SPARE_MS;
-	if (now >= p->interrupt_at || shell_too) {
-		p->interrupt_at = now + INTERRUPT_ROUND_MS;
-		session_signal(c->session, c, NULL, shell_too ? SIGKILL : SIGINT, true);
+	if (!c->leader_reaped && (now >= p->interrupt_at || shell_too)) {
+		bool told = session_signal(c->session, c, NULL, shell_too ? SIGKILL : SIGINT, true);
+		p->interrupt_at = told ? now + INTERRUPT_ROUND_MS : now;
+		if (told)
+			return;
 	}
+	if (now - p->kill_begun < INTERRUPT_MS || p->kill_give_up >= 0)
+		return;
+	if (!p->was_asked)
+		command_signal_all(c, &c->held, SIGCONT);
+	p->was_asked = true;
+	/* Also to what has come since; nobody gets it twice. */
+	command_signal_all(c, &c->held, SIGTERM);
 }
 
 /* One look at what is being killed. With c->lock held. */

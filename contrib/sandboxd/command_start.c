@@ -126,6 +126,7 @@ static int text_make(struct command *c, struct buf *out)
 		if (!text)
 			return -ENOMEM;
 	}
+	c->checked = text == c->text && shell_text_is_risky(text);
 	shell_text(out, text, c->own_cwd ? c->given_cwd : NULL, c->env);
 	return buf_error(out);
 }
@@ -140,8 +141,8 @@ static int run_in_shell(struct pump *p)
 	if (!err)
 		err = text_make(c, &text);
 	if (!err)
-		err = shell_work_new(
-			c->server->spool_dir, &text, given ? c->in : -1, &p->work, p->fd, p->hold);
+		err = shell_work_new(c->server->spool_dir, &text, c->checked ? c->text : NULL,
+			given ? c->in : -1, &p->work, p->fd, p->hold);
 	pid_t pid = 0;
 	if (!err)
 		err = session_run(c->session, c, p->work, &pid, &p->report);

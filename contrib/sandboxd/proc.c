@@ -335,14 +335,20 @@ static bool hold_below(
 		if (l.entries[i].parent == root && !is_named(older, older_count, &l.entries[i]))
 			l.entries[i].member = true;
 	mark_descendants(&l, 0);
-	for (size_t i = 0; i < l.count; i++)
-		if (l.entries[i].member && !held_find(set, &l.entries[i]) && hold(set, &l.entries[i]))
-			news = true;
+	for (size_t i = 0; i < l.count; i++) {
+		struct proc_held *h = l.entries[i].member ? held_find(set, &l.entries[i]) : NULL;
+		if (l.entries[i].member && !h) {
+			h = hold(set, &l.entries[i]);
+			news = news || h;
+		}
+		if (h)
+			h->group = l.entries[i].group;
+	}
 	return news;
 }
 
-void proc_signal_below(
-	struct proc_set *set, pid_t root, const struct proc_name *older, size_t older_count, int sig)
+void proc_signal_below(struct proc_set *set, pid_t root, const struct proc_name *older,
+	size_t older_count, int sig, pid_t told)
 {
 	for (int round = 0; round < (sig == SIGKILL ? ROUNDS : 1); round++) {
 		bool news = hold_below(set, root, older, older_count);
@@ -351,7 +357,8 @@ void proc_signal_below(
 			if (h->signalled == sig)
 				continue;
 			h->signalled = sig;
-			send_pidfd(h->fd, sig);
+			if (!told || h->group != told)
+				send_pidfd(h->fd, sig);
 		}
 		if (!news)
 			return;

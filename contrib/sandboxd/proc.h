@@ -41,10 +41,10 @@ struct proc_name {
 ssize_t proc_children(pid_t parent, struct proc_name **out);
 /*
  * Sends sig, once to each, to what the set holds and to all below `root` (0: none), but for the `older` children of root and
- * what descends from them. root itself is not signalled, and is not reaped meanwhile.
+ * what descends from them; the members of group `told` (0: none) have it already. root itself is not signalled, and is not reaped meanwhile.
  */
-void proc_signal_below(
-	struct proc_set *set, pid_t root, const struct proc_name *older, size_t older_count, int sig);
+void proc_signal_below(struct proc_set *set, pid_t root, const struct proc_name *older,
+	size_t older_count, int sig, pid_t told);
 /* Adds those that still live to the set. */
 void proc_hold(struct proc_set *set, const struct proc_name *names, size_t count);
 /* Does any held process still live (zombies do not)? */

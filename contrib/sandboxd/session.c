@@ -177,10 +177,10 @@ int session_kill(struct session *s)
 	/* What the command started goes with it; what runs in the background since earlier stays. */
 	struct proc_set set = {NULL, 0, 0};
 	if (s->first && s->number)
-		proc_signal_below(&set, s->shell.pid, s->older, s->older_count, 0);
+		proc_signal_below(&set, s->shell.pid, s->older, s->older_count, 0, 0);
 	/* The shell first: it is not to tell the end of the command as if that had been one. */
 	kill(s->shell.pid, SIGKILL);
-	proc_signal_below(&set, 0, NULL, 0, SIGKILL);
+	proc_signal_below(&set, 0, NULL, 0, SIGKILL, 0);
 	proc_set_release(&set);
 	return 0;
 }

@@ -89,10 +89,10 @@ int session_look(struct session *s, struct command *c, int *report, int *status,
 /* Looks whether the shell has overlooked the end of the command, as interrupts can make it. Called about once a second. */
 void session_nudge(struct session *s, struct command *c);
 /*
- * Sends sig to the processes of the command (started since its beginning); also SIGINT to the shell if `shell`, which
- * makes it drop what it was doing, or SIGKILL if sig is that. set NULL: only to the shell.
+ * Sends sig to the processes of the command (started since its beginning); with `shell` also SIGINT, or SIGKILL if sig is that, to the
+ * shell: it drops what it was doing then. set NULL: only to the shell. False: the shell was not, or cannot be interrupted just now.
  */
-void session_signal(
+bool session_signal(
 	struct session *s, struct command *c, struct proc_set *set, int sig, bool shell);
 
 #endif

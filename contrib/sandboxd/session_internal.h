@@ -34,6 +34,7 @@ struct session {
 	size_t older_count;
 	bool asked;           /* the shell, for the end of that command, once more */
 	int64_t nudged;       /* when it was seen to have read that; 0: not */
+	int64_t interrupt_at; /* not before this again */
 	struct proc_set left; /* what earlier shells left behind */
 
 	bool ended; /* a shell was there and has ended */

@@ -20,7 +20,7 @@
 #include "session_internal.h"
 #include "text.h"
 
-enum { PIECE = 16 << 10, NUDGE_LOST_MS = 500 };
+enum { PIECE = 16 << 10, NUDGE_LOST_MS = 500, INTERRUPT_PAUSE_MS = 200 };
 
 /* --- what the shell says --- */
 
@@ -315,7 +315,8 @@ int session_run(struct session *s, struct command *c, const char *work, pid_t *p
 	s->asked = false;
 	s->nudged = 0;
 	session_note_place(s);
-	shell_command_lines(&words, work, ++s->number, c->own_cwd);
+	shell_command_lines(&words, work, ++s->number, c->own_cwd,
+		c->checked && is_bash(s->server) ? s->server->shell : NULL);
 	s->told.changed = false;
 	int err = say(s, &words);
 	/* A shell that has died meanwhile has this command for its last one: session_look tells. */
@@ -374,13 +375,28 @@ void session_nudge(struct session *s, struct command *c)
 	}
 }
 
-void session_signal(struct session *s, struct command *c, struct proc_set *set, int sig, bool shell)
+bool session_signal(struct session *s, struct command *c, struct proc_set *set, int sig, bool shell)
 {
 	AUTO_UNLOCK(&s->lock);
+	(void)session_hears(s); /* what it says last */
 	/* Only of this command: by now the shell may run another. */
 	bool runs = s->first == c && s->here && s->told.number != s->number && c->pid == s->shell.pid;
-	if (runs && shell)
-		kill(s->shell.pid, sig == SIGKILL ? SIGKILL : SIGINT);
+	pid_t told = 0;
+	int64_t now = text_monotonic_ms();
+	if (runs && shell && sig == SIGKILL) {
+		kill(s->shell.pid, SIGKILL);
+		told = s->shell.pid;
+	} else if (runs && shell && s->told.begun == s->number && now >= s->interrupt_at) {
+		/*
+		 * To the group at once, as a terminal does it: the shell drops its work only if its child has died of INT too. Jobs in the background
+		 * are deaf to it in a shell without job control. Not again before the shell had the time to become deaf.
+		 */
+		s->interrupt_at = now + INTERRUPT_PAUSE_MS;
+		kill(-s->shell.pid, SIGINT);
+		told = s->shell.pid;
+	}
 	if (set)
-		proc_signal_below(set, runs ? s->shell.pid : 0, s->older, s->older_count, sig);
+		proc_signal_below(
+			set, runs ? s->shell.pid : 0, s->older, s->older_count, sig, sig == SIGINT ? told : 0);
+	return told;
 }

@@ -24,13 +24,19 @@ void shell_answers_release(struct shell_answers *a)
 	buf_release(&a->environment);
 }
 
-/* "R NUMBER STATUS" */
-static bool token_is_end(struct shell_answers *a, const char *token)
+/* "B NUMBER", "R NUMBER STATUS": the first for a number counts. */
+static bool token_is_mark(struct shell_answers *a, const char *token)
 {
 	unsigned long long number;
 	int status, used = 0;
+	if (sscanf(token, "B %llu%n", &number, &used) == 1 && !token[used]) {
+		a->begun = number;
+		return true;
+	}
 	if (sscanf(token, "R %llu %d%n", &number, &status, &used) != 2 || token[used])
 		return false;
+	if (a->number == number)
+		return true;
 	a->number = number;
 	a->status = status;
 	buf_clear(&a->incoming);
@@ -40,7 +46,7 @@ static bool token_is_end(struct shell_answers *a, const char *token)
 static void token_done(struct shell_answers *a)
 {
 	const char *token = a->token.data ? a->token.data : "";
-	if (!*token || token_is_end(a, token)) {
+	if (!*token || token_is_mark(a, token)) {
 		buf_clear(&a->token);
 		return;
 	}
@@ -85,29 +91,47 @@ int shell_answers_add(struct shell_answers *a, const char *p, size_t n)
 const char *shell_greeting(bool bash)
 {
 	/* What interactive shells do for people: history, aliases, prompts, mail, window sizes. */
-	return bash ? "set +o history +H; unset HISTFILE PS1 PS2 PS4 MAILCHECK; "
+	return bash ? "trap '' INT; set +o history +H; unset HISTFILE PS1 PS2 PS4 MAILCHECK; "
 				  "shopt -u expand_aliases checkwinsize\n"
-				: "unset PS1 PS2 PS4 MAILCHECK\n";
+				: "trap '' INT; unset PS1 PS2 PS4 MAILCHECK\n";
 }
 
 void shell_report_line(struct buf *out, uint64_t number)
 {
-	buf_printf(out, "command printf '\\0R %%d %%d\\0' %llu \"$?\"\n", (unsigned long long)number);
+	buf_printf(out, "command printf '\\0R %%d %%d\\0' %llu \"$?\"; trap '' INT\n",
+		(unsigned long long)number);
 }
 
-void shell_command_lines(struct buf *out, const char *work, uint64_t number, bool own_cwd)
+bool shell_text_is_risky(const char *text)
 {
+	return strstr(text, "$(") || strstr(text, "<(") || strstr(text, ">(");
+}
+
+void shell_command_lines(
+	struct buf *out, const char *work, uint64_t number, bool own_cwd, const char *checker)
+{
+	AUTO_BUF shell = BUF_INIT;
+	if (checker)
+		buf_shell_quote(&shell, checker);
 	AUTO_BUF quoted = BUF_INIT;
 	buf_shell_quote(&quoted, work);
 	const char *w = quoted.data ? quoted.data : "";
 	if (own_cwd)
 		buf_str(out, "__sandboxd_pwd=$PWD; ");
-	buf_printf(out, ". %s/text <%s/in >|%s/out 2>|%s/err\n", w, w, w, w);
+	buf_printf(out, "command printf '\\0B %llu\\0'; trap - INT; ", (unsigned long long)number);
+	/* Aliases and options of the session are not the checker's: only extglob makes errors of what is none. */
+	if (checker)
+		buf_printf(out, "if %s -O extglob -n %s/raw </dev/null >/dev/null 2>&1; then ",
+			shell.data ? shell.data : "", w);
+	buf_printf(out, ". %s/text <%s/in >%s/out 2>%s/err; ", w, w, w, w);
+	if (checker)
+		buf_printf(out, "else (. %s/text) <%s/in >%s/out 2>%s/err; fi; ", w, w, w, w);
+	shell_report_line(out, number);
 	shell_report_line(out, number);
 	if (own_cwd)
 		buf_str(out, "command cd -- \"$__sandboxd_pwd\" >/dev/null; unset __sandboxd_pwd\n");
 	buf_str(out, "/bin/cat /proc/self/environ && command printf 'OK\\0'\n");
-	if (buf_error(&quoted) < 0)
+	if (buf_error(&quoted) < 0 || buf_error(&shell) < 0)
 		out->failed = true;
 }
 
@@ -146,7 +170,7 @@ void shell_text(struct buf *out, const char *text, const char *cwd, struct json_
 
 /* --- the private directory --- */
 
-static const char *const work_names[] = {"text", "in", "out", "err"};
+static const char *const work_names[] = {"text", "raw", "in", "out", "err"};
 
 static int write_all(int fd, const char *p, size_t n)
 {
@@ -161,12 +185,12 @@ static int write_all(int fd, const char *p, size_t n)
 	return 0;
 }
 
-static int work_text(int dir, const struct buf *text)
+static int work_file(int dir, const char *name, const char *p, size_t n)
 {
-	AUTO_FD int fd = openat(dir, "text", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	AUTO_FD int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	return write_all(fd, text->data, text->size);
+	return write_all(fd, p, n);
 }
 
 static int work_input(int dir, int in)
@@ -200,8 +224,8 @@ static int work_pipe(int dir, const char *name, int *reads, int *writes)
 	return *reads < 0 || *writes < 0 ? -errno : 0;
 }
 
-int shell_work_new(
-	const char *spool_dir, const struct buf *text, int in, char **work, int reads[2], int writes[2])
+int shell_work_new(const char *spool_dir, const struct buf *text, const char *raw, int in,
+	char **work, int reads[2], int writes[2])
 {
 	char *name = NULL;
 	reads[0] = reads[1] = writes[0] = writes[1] = -1;
@@ -213,7 +237,9 @@ int shell_work_new(
 		return err;
 	}
 	AUTO_FD int dir = open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	int err = dir < 0 ? -errno : work_text(dir, text);
+	int err = dir < 0 ? -errno : work_file(dir, "text", text->data, text->size);
+	if (!err && raw)
+		err = work_file(dir, "raw", raw, strlen(raw));
 	if (!err)
 		err = work_input(dir, in);
 	if (!err)

@@ -366,3 +366,11 @@ b"' >/dev/null
 	post session/delete '{"sessionId":"a"}' | field '["success"]'
 	wait_until 5 childless
 }
+
+@test "interrupts at any moment lose no state" {
+	timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/interrupts.py" "$T/s"
+	post session/delete '{"sessionId":"a"}' >/dev/null
+	post session/delete '{"sessionId":"b"}' >/dev/null
+	wait_until 5 childless
+	[ -z "$(ls "$T/spool")" ]
+}

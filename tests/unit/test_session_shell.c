@@ -15,11 +15,12 @@
 
 #include "../../contrib/sandboxd/session_shell.h"
 
-static const char said[] = "\0R 7 3\0A=1\0B=x\ny=z\0_=/bin/cat\0OK\0";
+static const char said[] = "\0B 7\0\0R 7 3\0\0R 7 0\0A=1\0B=x\ny=z\0_=/bin/cat\0OK\0";
 
 static void assert_said(const struct shell_answers *a)
 {
 	static const char environment[] = "A=1\0B=x\ny=z";
+	assert_int_equal(a->begun, 7);
 	assert_int_equal(a->number, 7);
 	assert_int_equal(a->status, 3);
 	assert_true(a->changed);
@@ -111,9 +112,9 @@ static void a_private_directory_leaves_nothing(void **state)
 	int reads[2], writes[2];
 	struct stat st;
 	buf_str(&text, "x");
-	assert_int_equal(shell_work_new("/no/such", &text, -1, &work, reads, writes), -ENOENT);
+	assert_int_equal(shell_work_new("/no/such", &text, "x", -1, &work, reads, writes), -ENOENT);
 	assert_null(work);
-	assert_int_equal(shell_work_new("/tmp", &text, -1, &work, reads, writes), 0);
+	assert_int_equal(shell_work_new("/tmp", &text, "x", -1, &work, reads, writes), 0);
 	char *name = strdup(work);
 	assert_int_equal(stat(work, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0700);

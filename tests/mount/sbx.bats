@@ -333,3 +333,30 @@ E
 	run -125 sbx exec -S none -c true
 	[[ $output == *'no such session'* ]]
 }
+
+# bats test_tags=server
+@test "sbx code prints as the code prints, writes pictures beside the file, and ends with 1 after an error" {
+	local sh
+	x 'command -v python3' >/dev/null || skip 'no python3 in the sandbox'
+	cat >"$T/pic.py" <<'E'
+class Picture:
+    def _repr_svg_(self): return "<svg/>"
+    def __repr__(self): return "picture"
+print("printed")
+Picture()
+E
+	for sh in in_dash in_bash; do
+		rm -f "$T"/pic-*
+		run -0 --separate-stderr $sh code "$NAME" "$T/pic.py"
+		[ "$output" = $'printed\npicture' ]
+		[ "$stderr" = "sbx: wrote $T/pic-0.svg" ]
+		[ "$(cat "$T/pic-0.svg")" = '<svg/>' ]
+		run -1 $sh code "$NAME" -k own - <<<'kept = 3; 1/0'
+		[[ $output = *'ZeroDivisionError: division by zero' ]]
+		[ "$(echo 'kept' | $sh code "$NAME" -k own -)" = 3 ]
+		rmdir "$C/code/own"
+	done
+	x 'command -v node' >/dev/null || return 0
+	echo 'console.log(1 + 1)' >"$T/two.js"
+	[ "$(in_dash code "$NAME" "$T/two.js")" = 2 ]
+}

@@ -133,3 +133,22 @@ E
 		[ ! -e "$C/sessions/user-123" ]
 	done
 }
+
+@test "createCodeContext with variables, runCode, its outputs and error" {
+	local sh
+	x 'command -v python3' >/dev/null || skip 'no python3 in the sandbox'
+	cat >"$T/plot.py" <<'E'
+class Plot:
+    def _repr_png_(self): return b"\x89PNG"
+    def __repr__(self): return "plot"
+open("plot.png", "wb").write(b"\x89PNG")
+print(sum(data), config)
+Plot()
+E
+	for sh in bash dash; do
+		rm -f "$W/plot.png"
+		run -0 seed $sh 'K=$C/code/a' 'cat plot.py'
+		[[ $output = "15 {'verbose': True}"$'\n'*/plot.png*$'\n'0.png$'\n'0.txt$'\n'1 ]]
+		rmdir "$C/code/a"
+	done
+}

@@ -3,7 +3,7 @@
  *
  * A directory is an array of rows; a row is a name, a mode, a kind and the functions of that kind. Adding a
  * file is adding a row and one function. ctl_fs.c serves rows as nodes; each kind has a file of its own (text.c,
- * sized.c, stream.c, verbs.c, doc.c, talk.c) that owns buffering, offsets, sizes, poll, interrupts and
+ * sized.c, stream.c, verbs.c, doc.c, talk.c, upload.c) that owns buffering, offsets, sizes, poll, interrupts and
  * non-blocking opens for all its rows. A handler gets a parsed request and a place to write text. It never sees
  * a FUSE type, and a failure returns a negative errno with call_fault() filled: the room notes it in the sandbox's `error`.
  */
@@ -46,7 +46,7 @@ struct ctl_ref {
 struct ctl_row;
 struct ctl_dir;
 
-/* A verb: argv[0] is its name. Words are split as control-tree.md section 1 says. */
+/* A verb: argv[0] is its name. Words are split by ctl_split. */
 struct ctl_verb {
 	const char *name;
 	int min, max; /* words after the name */
@@ -171,12 +171,14 @@ extern const struct ctl_dir ctl_runs_dir, ctl_processes_dir, ctl_ports_dir, ctl_
 	ctl_mounts_dir;
 
 /* --- words and values (words.c) --- */
-/* Splits a line as section 1 of control-tree.md says; argv is NULL-terminated, all in one allocation (free(argv)). -EINVAL with a fault: open quote. */
+/* Splits a line into words as sandboxfs-ctl(5) says; argv is NULL-terminated, all in one allocation (free(argv)). -EINVAL with a fault: open quote. */
 int ctl_split(struct call *c, const char *line, size_t n, int *argc, char ***argv);
 /* 500ms 30s 10m 2h or seconds -> ms. 0 or -EINVAL. */
 int ctl_parse_duration(const char *s, int64_t *ms);
 /* Whole decimal in [min, max]: 0 or -EINVAL. */
 int ctl_parse_number(const char *s, int64_t min, int64_t max, int64_t *out);
+/* Do editors and desktops try it beside a file they write (.x #x x~ x.sw?)? Refused in all of ctl/, without a request. */
+bool ctl_is_editors_name(const char *name);
 /* Does the text begin like a JSON object (`{`, blanks, `}` or a string and `:`)? */
 bool ctl_is_json(const char *text, size_t n);
 /* Parses one whole JSON object: 0 and *out new, or -EINVAL with a fault that names the byte ("JSON ends at byte 14; write a command or one whole object"). */

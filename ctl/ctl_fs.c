@@ -289,14 +289,6 @@ static int fs_statfs(struct node *node, struct op *op, struct statvfs *st)
 
 /* --- names --- */
 
-/* Names that editors and desktops try beside a file they write: answered here, at once. */
-static bool is_editors_name(const char *name)
-{
-	size_t n = strlen(name);
-	return *name == '.' || *name == '#' || name[n - 1] == '~' ||
-		   (n > 4 && name[n - 4] == '.' && name[n - 3] == 's' && name[n - 2] == 'w');
-}
-
 static const struct ctl_row *find_row(const struct ctl_dir *d, const char *name)
 {
 	for (const struct ctl_row *row = d->rows; row && row->name; row++)
@@ -313,7 +305,7 @@ static int find_node(struct ctl_node *dir, struct call *c, const char *name, str
 	const struct ctl_row *row = find_row(dir->dir, name);
 	if (row)
 		return node_make(dir, row, name, NULL, NULL, out);
-	if (is_editors_name(name))
+	if (ctl_is_editors_name(name))
 		return -ENOENT;
 	int err = -ENOENT;
 	for (const struct ctl_set *set = dir->dir->set; set && err == -ENOENT; set = set->also) {
@@ -360,7 +352,7 @@ static int make_node(
 	struct ctl_node *dir, struct call *c, const char *name, bool directory, struct ctl_node **out)
 {
 	const struct ctl_set *set = ctl_is_dir(dir) ? dir->dir->set : NULL;
-	if (is_editors_name(name))
+	if (ctl_is_editors_name(name))
 		return -EACCES;
 	if (!set || !set->make || (set->row->kind == CTL_DIR) != directory) {
 		(void)call_fault(c, EACCES, NULL, "%s: no %s can be made here; cat %s%shelp", name,

@@ -115,11 +115,9 @@ static int set_dir(struct call *c, struct mount_request *q, const char *text)
 	for (char *at = b->name; *at; at++)
 		if (*at == '/')
 			*at = '-';
-	/* Names that editors try are refused in all of ctl/; the other two are taken. */
-	size_t n = strlen(b->name);
-	if (n > NAME_MAX || *b->name == '.' || *b->name == '#' || b->name[n - 1] == '~' ||
-		strcmp(b->name, "new") == 0 || strcmp(b->name, "help") == 0 ||
-		(n > 4 && strcmp(b->name + n - 4, ".swp") == 0))
+	/* The last two are taken. */
+	if (strlen(b->name) > NAME_MAX || ctl_is_editors_name(b->name) || strcmp(b->name, "new") == 0 ||
+		strcmp(b->name, "help") == 0)
 		return call_fault(c, EINVAL, "INVALID_MOUNT_CONFIG",
 			"%s: mounts/ could not call it %s; choose another directory", b->dir, b->name);
 	return 0;
@@ -176,6 +174,11 @@ static int set_key_file(struct call *c, struct mount_request *q, const char *tex
 	return set(&q->key_file, text);
 }
 
+static bool is_word(const char *text, size_t n, const char *word)
+{
+	return strlen(word) == n && memcmp(word, text, n) == 0;
+}
+
 /* Options that would undo what this program decides, or show the key. */
 static bool option_taken(const char *text, size_t n)
 {
@@ -185,7 +188,7 @@ static bool option_taken(const char *text, size_t n)
 		"credlib_opts", "curldbg", "dbglevel", "ro", "rw", "profile", "use_session_token",
 		"nonempty", "auto_unmount", NULL};
 	for (const char *const *t = taken; *t; t++)
-		if (strlen(*t) == n && memcmp(*t, text, n) == 0)
+		if (is_word(text, n, *t))
 			return true;
 	return false;
 }
@@ -200,9 +203,9 @@ static int add_option(struct call *c, struct mount_request *q, const char *text)
 	if (option_taken(text, n))
 		return call_fault(c, EINVAL, "INVALID_MOUNT_CONFIG",
 			"s3fs=%.*s: this option is not yours to set here; " USE, (int)n, text);
-	if (n == 23 && memcmp(text, "use_path_request_style", n) == 0)
+	if (is_word(text, n, "use_path_request_style"))
 		b->path_style = true;
-	if (n == 13 && memcmp(text, "public_bucket", n) == 0)
+	if (is_word(text, n, "public_bucket"))
 		q->public = true;
 	while (b->options && b->options[count])
 		count++;

@@ -76,6 +76,13 @@ int ctl_split(struct call *c, const char *line, size_t n, int *argc, char ***arg
 	return 0;
 }
 
+bool ctl_is_editors_name(const char *name)
+{
+	size_t n = strlen(name);
+	return *name == '.' || *name == '#' || (n && name[n - 1] == '~') ||
+		   (n > 4 && name[n - 4] == '.' && name[n - 3] == 's' && name[n - 2] == 'w');
+}
+
 /* Digits at *s, at most max. False: none, or more than max. */
 static bool take_digits(const char **s, int64_t max, int64_t *out)
 {

@@ -86,7 +86,7 @@ static void test_refused(void **state)
 		"b /d s3fs=", "b /d s3fs=a,b", "b /d s3fs=A", "b /d s3fs=passwd_file=/x",
 		"b /d s3fs=url=http://x", "b /d s3fs=suid", "b /usr", "b /usr/local/x", "b /etc",
 		"b /proc/1", "b /dev/x", "b /lib64", "b /.sandboxd/x", "b /workspace", "b /tmp", "b /home/",
-		"b /new", "b /help", "b /.x", "b /x~", "b '/a\tb'", "b '/open"};
+		"b /new", "b /help", "b /.x", "b /x~", "b /x.swp", "b /x.swo", "b '/a\tb'", "b '/open"};
 	(void)state;
 	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
 		struct mount_request q;
@@ -225,6 +225,10 @@ static void test_providers(void **state)
 	assert_int_equal(mount_request_complete(&the_call, &q, get), 0);
 	assert_string_equal(q.bucket.endpoint, "https://s3.amazonaws.com");
 	assert_false(q.bucket.path_style);
+	mount_request_release(&q);
+	assert_int_equal(parse("b /d provider=s3 s3fs=use_path_request_style", &q), 0);
+	assert_int_equal(mount_request_complete(&the_call, &q, get), 0);
+	assert_true(q.bucket.path_style);
 	mount_request_release(&q);
 	assert_int_equal(parse("b /d provider=r2", &q), 0);
 	assert_int_equal(mount_request_complete(&the_call, &q, get), -EINVAL);

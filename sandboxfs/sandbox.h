@@ -127,7 +127,7 @@ bool sandbox_has_server(struct sandbox *sb);
 /* True if the server at the other end is known to be another than when boot was noted (hex from sandbox_get_status). */
 bool sandbox_replaced_since(struct sandbox *sb, const char *boot);
 
-/* Bytes not yet in the sandbox, as sync lines (control-tree.md); flush and retry push them. */
+/* Bytes not yet in the sandbox, as sync lines (sandboxfs-ctl(5)); flush and retry push them. */
 void sandbox_describe_sync(struct sandbox *sb, struct buf *out);
 int sandbox_retry(struct sandbox *sb, struct call *c, const char *path); /* NULL: all */
 int sandbox_discard(

@@ -134,7 +134,7 @@ fs_pid() { pgrep -f "^[^ ]*/sandboxfs .*$MNT\$" | head -n 1; }
 
 # --- the other side ---
 
-# x COMMAND: runs it in the sandbox the way control-tree.md tells scripts to, with its output and exit code.
+# x COMMAND: runs it in the sandbox the way sandboxfs-ctl(5) tells scripts to, with its output and exit code.
 x() {
 	local n f rc
 	case $* in

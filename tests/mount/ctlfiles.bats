@@ -284,7 +284,7 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 	[ -d "$MNT/.ctl/root/usr" ]
 }
 
-@test "the seed, as shell lines (control-tree.md): what this version has of it" {
+@test "sandboxfs-ctl(5)'s shell lines, as a person types them" {
 	local P=$C/processes/web-server
 	echo 'print(6*7)' >"$W/script.py"
 	echo 'python3 script.py' >"$C/exec"

@@ -33,7 +33,7 @@ load ../lib/harness
 }
 
 # bats test_tags=server
-@test "a conversation streams each command's output to its end (control-tree.md's lines for scripts)" {
+@test "a conversation streams each command's output to its end (sandboxfs-ctl(5)'s lines for scripts)" {
 	local n
 	exec 5<>"$C/exec"
 	read -r n <&5

@@ -1,4 +1,4 @@
-# A local sandbox runs what nobody has checked. What it cannot see, open, reach or use up (design part 6, one test a line).
+# A local sandbox runs what nobody has checked. What it cannot see, open, reach or use up.
 # Probes run inside as /workspace/probe.py; a probe prints what it could do and should not have, so that silence is success,
 # and a last line that shows that it looked.
 load ../lib/harness

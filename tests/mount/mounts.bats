@@ -87,7 +87,7 @@ story() {
 @test "the same with moto_server" { s3 moto; story; }
 @test "the same with s3rver" { s3 s3rver; story; }
 
-@test "the seed's lines, by bash and by dash" {
+@test "sandboxfs-ctl(5)'s lines for buckets, by bash and by dash" {
 	local sh
 	s3
 	start

@@ -34,8 +34,7 @@ static int make_id(char out[40])
 /* What a JSON document asks for; strings are borrowed from it. */
 struct request {
 	const char *id, *command, *cwd;
-	const char *session; /* NULL: of none */
-	int command_size;
+	const char *session;     /* NULL: of none */
 	struct json_object *env; /* new */
 	int64_t timeout_ms;
 };

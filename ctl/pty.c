@@ -245,7 +245,7 @@ static int start(struct pty *p, const struct ctl_ref *ref, struct call *c, const
 	if (!err)
 		err = ctl_env_merge(ref->sandbox, NULL, &spec.env);
 	if (!err)
-		err = terminal_start(ref->sandbox, c, p->number, &spec, &t);
+		err = terminal_start(ref->sandbox, c, &spec, &t);
 	json_object_put(spec.env);
 	pthread_mutex_lock(&p->room->lock);
 	/* After a failure none is there, whatever was told of its end. */

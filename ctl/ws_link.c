@@ -215,11 +215,6 @@ struct ws_link *ws_link_get(struct ws_link *l)
 	return l;
 }
 
-const char *ws_link_path(const struct ws_link *l)
-{
-	return l->path;
-}
-
 static void drop_websocket(struct websocket *w)
 {
 	if (!w)

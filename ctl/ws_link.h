@@ -22,7 +22,6 @@ int ws_link_new(struct websocket_set *set, struct sandbox *sb, const char *path,
 struct ws_link *ws_link_get(struct ws_link *l);
 /* The last one closes the connection. */
 void ws_link_put(struct ws_link *l);
-const char *ws_link_path(const struct ws_link *l);
 
 /* Waits until it is open. 0, -EBUSY if it is, or an errno with a fault. */
 int ws_link_connect(struct ws_link *l, struct call *c, const struct websocket_spec *spec);

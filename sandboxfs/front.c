@@ -99,11 +99,6 @@ void front_stop(struct front *f)
 	loop_stop(f->loop);
 }
 
-struct fuse_session *front_session(struct front *f)
-{
-	return f->se;
-}
-
 void front_counts(struct front *f, uint64_t *requests, uint64_t *active, uint64_t *threads)
 {
 	*active = op_table_active(f->ops, requests);
@@ -132,14 +127,6 @@ void front_forget_inode(struct front *f, struct node *n, bool data)
 		return;
 	/* ENOENT: the kernel does not know it any more. Nothing else can be done about a failure. */
 	(void)fuse_lowlevel_notify_inval_inode(f->se, front_ino(f, n), data ? 0 : -1, 0);
-	end_telling(f);
-}
-
-void front_forget_entry(struct front *f, struct node *dir, const char *name)
-{
-	if (!begin_telling(f))
-		return;
-	(void)fuse_lowlevel_notify_inval_entry(f->se, front_ino(f, dir), name, strlen(name));
 	end_telling(f);
 }
 

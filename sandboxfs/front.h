@@ -12,14 +12,12 @@
 #include "node.h"
 
 struct front;
-struct fuse_session;
 
 /* root: takes the reference. 0 and *out, or a negative errno. */
 int front_new(struct node *root, struct front **out);
 /* Makes the mount with libfuse's arguments. 0, -EINVAL (options) or -EIO (libfuse said why on stderr). */
 struct fuse_args;
 int front_mount(struct front *f, struct fuse_args *args, const char *mountpoint);
-struct fuse_session *front_session(struct front *f);
 /* Serves until the mount ends or front_stop. Call after the mount is made. */
 int front_serve(struct front *f);
 /* Ends front_serve: every op in progress is cancelled. Any thread. */
@@ -34,6 +32,5 @@ void front_counts(struct front *f, uint64_t *requests, uint64_t *active, uint64_
  * Can wait behind requests of the kernel: call from a thread that answers none.
  */
 void front_forget_inode(struct front *f, struct node *n, bool data);
-void front_forget_entry(struct front *f, struct node *dir, const char *name);
 
 #endif

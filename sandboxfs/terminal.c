@@ -50,7 +50,6 @@ struct terminal_reader {
 
 struct terminal {
 	atomic_uint refs;
-	uint64_t number;
 	char *id;
 	void (*ended_hook)(void *arg, struct terminal *t);
 	void *hook_arg;
@@ -233,8 +232,7 @@ static int make_body(const struct terminal *t, const struct terminal_spec *spec,
 	return text ? buf_error(body) : -ENOMEM;
 }
 
-static int make(
-	struct sandbox *sb, uint64_t number, const struct terminal_spec *spec, struct terminal **out)
+static int make(struct sandbox *sb, const struct terminal_spec *spec, struct terminal **out)
 {
 	struct terminal *t = calloc(1, sizeof(*t));
 	unsigned char random[8];
@@ -254,7 +252,6 @@ static int make(
 		buf_printf(&id, "%02x", random[i]);
 	t->id = buf_steal(&id);
 	t->ring = malloc(RING);
-	t->number = number;
 	t->sb = sb;
 	t->columns = spec->columns;
 	t->rows = spec->rows;
@@ -264,14 +261,14 @@ static int make(
 	return t->id && t->ring ? 0 : -ENOMEM;
 }
 
-int terminal_start(struct sandbox *sb, struct call *c, uint64_t number,
-	const struct terminal_spec *spec, struct terminal **out)
+int terminal_start(
+	struct sandbox *sb, struct call *c, const struct terminal_spec *spec, struct terminal **out)
 {
 	AUTO_BUF body = BUF_INIT;
 	struct terminal *t = NULL;
 	struct output *o = NULL;
 	bool may_run;
-	int err = make(sb, number, spec, &t);
+	int err = make(sb, spec, &t);
 
 	if (!err)
 		err = make_body(t, spec, &body);
@@ -305,11 +302,6 @@ void terminal_put(struct terminal *t)
 	pthread_cond_destroy(&t->idle);
 	pthread_mutex_destroy(&t->lock);
 	free(t);
-}
-
-uint64_t terminal_number(const struct terminal *t)
-{
-	return t->number;
 }
 
 void terminal_size(struct terminal *t, unsigned *columns, unsigned *rows)

@@ -38,11 +38,10 @@ struct terminal_spec {
  * Starts it and returns when it runs: 0 and *out a new reference, or an errno with a fault. sb is borrowed until terminal_stop.
  * Barriers are the caller's.
  */
-int terminal_start(struct sandbox *sb, struct call *c, uint64_t number,
-	const struct terminal_spec *spec, struct terminal **out);
+int terminal_start(
+	struct sandbox *sb, struct call *c, const struct terminal_spec *spec, struct terminal **out);
 struct terminal *terminal_get(struct terminal *t);
 void terminal_put(struct terminal *t);
-uint64_t terminal_number(const struct terminal *t);
 void terminal_size(struct terminal *t, unsigned *columns, unsigned *rows);
 
 /*

@@ -96,7 +96,6 @@ struct wfile {
 	/* bytes that came with the open */
 	char *ahead;
 	size_t ahead_size;
-	uint64_t ahead_end; /* nonzero: the file ended there */
 	unsigned long ahead_changes;
 	int64_t ahead_until_ms;
 };

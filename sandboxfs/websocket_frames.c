@@ -155,13 +155,3 @@ bool websocket_frames_move(struct websocket *w)
 	/* wslay stops reading after a close, and after what breaks the protocol: then it says a close by itself. */
 	return wslay_event_want_read(w->frames) || wslay_event_want_write(w->frames);
 }
-
-bool websocket_frames_want_read(struct websocket *w)
-{
-	return wslay_event_want_read(w->frames);
-}
-
-bool websocket_frames_want_write(struct websocket *w)
-{
-	return wslay_event_want_write(w->frames);
-}

@@ -100,7 +100,5 @@ void websocket_release(struct websocket *w);
 int websocket_frames_begin(struct websocket *w);
 /* Sends and receives what can be. False: it is over. */
 bool websocket_frames_move(struct websocket *w);
-bool websocket_frames_want_read(struct websocket *w);
-bool websocket_frames_want_write(struct websocket *w);
 
 #endif

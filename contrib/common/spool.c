@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +47,6 @@ struct spool_watch {
 };
 
 struct spool {
-	atomic_uint references;
 	int fd;
 	uint64_t limit;
 
@@ -99,7 +97,6 @@ int spool_new(const char *dir, uint64_t limit, struct spool **out)
 	if (err < 0)
 		return err;
 	s->limit = limit ? limit : 1;
-	atomic_init(&s->references, 1);
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -111,15 +108,9 @@ int spool_new(const char *dir, uint64_t limit, struct spool **out)
 	return 0;
 }
 
-struct spool *spool_get(struct spool *s)
-{
-	atomic_fetch_add(&s->references, 1);
-	return s;
-}
-
 void spool_put(struct spool *s)
 {
-	if (!s || atomic_fetch_sub(&s->references, 1) != 1)
+	if (!s)
 		return;
 	while (s->watches) {
 		struct spool_watch *w = s->watches;

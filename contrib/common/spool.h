@@ -22,9 +22,8 @@ enum spool_view { SPOOL_BOTH = 0, SPOOL_STDOUT = 1, SPOOL_STDERR = 2 };
 
 struct spool;
 
-/* 0 and *out new (one reference), or a negative errno. dir: where the nameless file goes. limit in bytes, over both streams. */
+/* 0 and *out new with one owner, or a negative errno. dir: where the nameless file goes. limit in bytes, over both streams. */
 int spool_new(const char *dir, uint64_t limit, struct spool **out);
-struct spool *spool_get(struct spool *s);
 void spool_put(struct spool *s);
 
 /* Appends to stream SPOOL_STDOUT or SPOOL_STDERR. 0, or a negative errno of the disk (nothing was appended then). -EPIPE after spool_end. */

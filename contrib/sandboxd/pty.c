@@ -64,15 +64,6 @@ int pty_resize(struct command *c, unsigned columns, unsigned rows)
 	return ioctl(c->terminal, TIOCSWINSZ, &size) < 0 ? -errno : 0;
 }
 
-void pty_size(struct command *c, unsigned *columns, unsigned *rows)
-{
-	AUTO_UNLOCK(&c->lock);
-	struct winsize size;
-	bool known = c->terminal >= 0 && ioctl(c->terminal, TIOCGWINSZ, &size) == 0;
-	*columns = known ? size.ws_col : c->columns;
-	*rows = known ? size.ws_row : c->rows;
-}
-
 ssize_t pty_type(struct command *c, uint64_t at, const void *p, size_t n)
 {
 	AUTO_UNLOCK(&c->lock);

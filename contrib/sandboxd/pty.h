@@ -20,7 +20,6 @@ bool pty_size_of(struct json_object *o, unsigned *columns, unsigned *rows);
 int pty_open(unsigned columns, unsigned rows, int *us, int *them);
 /* 0, -ENOTTY: it has none, -ESRCH: it has ended. */
 int pty_resize(struct command *c, unsigned columns, unsigned rows);
-void pty_size(struct command *c, unsigned *columns, unsigned *rows);
 /*
  * Types n bytes, as many as the terminal takes now, without waiting. The count (0: none just now), -ENOTTY or -ESRCH. at: the
  * place of the first in all that was typed, or UINT64_MAX: behind the rest. What was typed already is not typed again (it counts as taken); -ERANGE: bytes

@@ -40,7 +40,6 @@ int tar_writer_next(struct tar_writer *w, struct buf *out);
  * What vanishes meanwhile is no error.
  */
 const char *tar_writer_notes(struct tar_writer *w, int *err);
-uint64_t tar_writer_entries(const struct tar_writer *w);
 
 struct tar_result {
 	uint64_t entries; /* done */

@@ -50,7 +50,6 @@ struct tar_writer {
 	struct buf notes;
 	bool notes_told, over;
 	int err;
-	uint64_t entries;
 };
 
 static const char zeros[PIECE];
@@ -105,11 +104,6 @@ const char *tar_writer_notes(struct tar_writer *w, int *err)
 		return "";
 	w->notes_told = true;
 	return w->notes.data;
-}
-
-uint64_t tar_writer_entries(const struct tar_writer *w)
-{
-	return w->entries;
 }
 
 /* --- hard links --- */
@@ -206,7 +200,6 @@ static int write_header(struct tar_writer *w, struct archive_entry *entry, const
 		note(w, path, EIO, archive_error_string(w->archive));
 		return 1;
 	}
-	w->entries++;
 	return 0;
 }
 

@@ -75,11 +75,6 @@ int watcher_fd(const struct watcher *w)
 	return w->fd;
 }
 
-const char *watcher_root(const struct watcher *w)
-{
-	return w->spec.root;
-}
-
 bool watcher_root_gone(const struct watcher *w)
 {
 	struct stat st;

@@ -33,7 +33,6 @@ void watcher_free(struct watcher *w);
 void watch_spec_release(struct watch_spec *spec);
 
 int watcher_fd(const struct watcher *w);
-const char *watcher_root(const struct watcher *w); /* borrowed */
 /*
  * Has another thing, or nothing, taken the root's place? inotify is silent about a removed directory for as long as somebody is in it.
  */

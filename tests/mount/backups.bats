@@ -94,11 +94,13 @@ gone_from() { [ ! -e "$1" ]; }
 	grep -q color "$C/error"
 	[ -z "$(kept)" ]
 	local id
-	id=$(backup 'a ttl=1s')
+	id=$(backup a)
 	run bash -c "echo 'restore /etc' >$C/backups/$id"
 	[[ $output == *'Invalid argument'* ]]
 	run bash -c "echo 'rstore' >$C/backups/$id"
 	[[ $output == *'Invalid argument'* ]]
+	rm "$C/backups/$id"
+	id=$(backup 'a ttl=1s')
 	wait_until 10 gone_from "$C/backups/$id"
 	wait_until 10 test -z "$(ls "$C/backups")"
 	[ -z "$(kept)" ]

@@ -235,8 +235,12 @@ in_d_state() { # PATTERN...: a process of this test that no signal ends
 }
 
 @test "a mount over what a program left that died says nothing, and -u of another's server asks for no processes" {
-	kill -9 "$(fs_pid)"
+	local pid
+	pid=$(fs_pid)
+	kill -9 "$pid"
+	wait_until 5 gone "$pid"
 	run mount_it
+	echo "$output"
 	[ "$status" = 0 ]
 	[ -z "$output" ]
 	unmount

@@ -189,6 +189,7 @@ has_module() { /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c "imp
 	post contexts/a/interrupt '{}'
 	wait "$job"
 	[[ $(tail -n 1 "$T/out") = 'error KeyboardInterrupt: '* ]]
+	: >"$T/out"
 	code a <<<'console.log("begun"); await new Promise(() => {})' >"$T/out" &
 	job=$!
 	wait_until 20 begun

@@ -6,7 +6,7 @@ repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 : "${BUILD:=build}" "${SLOW:=1}"
 case $BUILD in /*) ;; *) BUILD=$repo/$BUILD ;; esac
 sandboxd=${SANDBOXD:-$BUILD/sandboxd}
-BATS_TEST_TIMEOUT=$((60 * SLOW))
+BATS_TEST_TIMEOUT=$((180 * SLOW))
 export BATS_TEST_TIMEOUT
 
 # wait_until SECONDS COMMAND...: asks again until it succeeds. It changes $!: keep that before.

@@ -277,10 +277,11 @@ static int take_id(struct code_context *k, const char *id)
 	return 0;
 }
 
-static struct json_object *variables_of(struct code_context *k)
+/* A copy. NULL: there are none. */
+static int variables_of(struct code_context *k, struct json_object **out)
 {
 	AUTO_UNLOCK(&k->set->lock);
-	return json_object_get(k->variables);
+	return ctl_json_copy(k->variables, out);
 }
 
 int code_context_begin(struct code_context *k, struct sandbox *sb, struct call *c)
@@ -300,10 +301,9 @@ int code_context_begin(struct code_context *k, struct sandbox *sb, struct call *
 	if (err && err != -EEXIST)
 		return err;
 	const char *real = id ? id : k->name;
-	variables = variables_of(k);
-	err = variables && json_object_object_length(variables)
-			  ? code_api_variables(sb, c, real, variables)
-			  : 0;
+	err = variables_of(k, &variables);
+	if (!err && variables && json_object_object_length(variables))
+		err = code_api_variables(sb, c, real, variables);
 	return err ? err : take_id(k, real);
 }
 
@@ -323,27 +323,29 @@ int code_context_lost(struct code_context *k, struct call *c)
 
 /* --- variables --- */
 
+/* All of them or none: what is kept is changed by putting another in its place. */
 static int keep_variables(struct code_context *k, struct json_object *variables)
 {
 	AUTO_UNLOCK(&k->set->lock);
-	struct json_object *all = json_object_new_object();
-	if (!all)
-		return -ENOMEM;
-	struct json_object *from[] = {k->variables, variables};
-	for (size_t i = 0; i < 2; i++) {
-		if (!from[i])
-			continue;
-		json_object_object_foreach(from[i], name, value)
-		{
-			if (json_object_object_add(all, name, json_object_get(value)) < 0) {
-				json_object_put(value);
-				json_object_put(all);
-				return -ENOMEM;
-			}
+	AUTO_JSON *all = NULL;
+	int err = ctl_json_copy(k->variables, &all);
+	if (!err && !all && !(all = json_object_new_object()))
+		err = -ENOMEM;
+	if (err)
+		return err;
+	json_object_object_foreach(variables, name, value)
+	{
+		struct json_object *copy;
+		err = ctl_json_copy(value, &copy);
+		if (!err && json_object_object_add(all, name, copy) < 0) {
+			json_object_put(copy);
+			err = -ENOMEM;
 		}
+		if (err)
+			return err;
 	}
 	json_object_put(k->variables);
-	k->variables = all; /* a new object each time: who has the old one reads it */
+	k->variables = steal(all);
 	return 0;
 }
 
@@ -376,7 +378,10 @@ int code_context_set_variables(
 
 int code_context_put_variables(struct code_context *k, struct buf *out)
 {
-	AUTO_JSON *all = variables_of(k);
+	AUTO_JSON *all = NULL;
+	int err = variables_of(k, &all);
+	if (err)
+		return err;
 	const char *text = all ? json_object_to_json_string_ext(
 								 all, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
 						   : "{}";

@@ -184,6 +184,11 @@ bool ctl_is_json(const char *text, size_t n);
 /* Parses one whole JSON object: 0 and *out new, or -EINVAL with a fault that names the byte ("JSON ends at byte 14; write a command or one whole object"). */
 struct json_object;
 int ctl_parse_json(struct call *c, const char *text, size_t n, struct json_object **out);
+/*
+ * *out: a copy that shares nothing with from (NULL: NULL). json-c counts references without a lock, and what it prints it keeps in the
+ * object: what is under a lock of ours is shared with nobody who does not hold it. 0 or -ENOMEM, *out NULL.
+ */
+int ctl_json_copy(struct json_object *from, struct json_object **out);
 /* Every key of o is in keys (NULL-terminated) or -EINVAL naming it. */
 int ctl_check_keys(struct call *c, struct json_object *o, const char *const *keys);
 

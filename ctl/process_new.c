@@ -132,9 +132,11 @@ static int process_configure(struct call *c, struct process *p, const struct req
 	if (p->starting)
 		return process_busy(c, p);
 	process_clear(p);
+	int err = ctl_json_copy(r->env, &p->env);
+	if (err)
+		return err;
 	p->cwd = steal(cwd);
 	p->session = steal(session);
-	p->env = json_object_get(r->env);
 	p->timeout_ms = r->timeout_ms;
 	p->has_settings = true;
 	return 0;

@@ -416,7 +416,9 @@ static int process_adopt(struct process *p, const struct process_info *info)
 	p->cwd = info->cwd[0] ? strdup(info->cwd) : NULL;
 	if (!p->command || (info->cwd[0] && !p->cwd))
 		return -ENOMEM;
-	p->env = json_object_get(info->env);
+	int err = ctl_json_copy(info->env, &p->env);
+	if (err)
+		return err;
 	p->timeout_ms = info->timeout_ms;
 	p->has_settings = true;
 	return 0;

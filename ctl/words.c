@@ -242,6 +242,12 @@ static int unknown_key(struct call *c, const char *key, const char *const *keys)
 		key, buf_error(&known) || !known.data ? "" : known.data);
 }
 
+int ctl_json_copy(struct json_object *from, struct json_object **out)
+{
+	*out = NULL;
+	return !from || json_object_deep_copy(from, out, NULL) == 0 ? 0 : -ENOMEM;
+}
+
 int ctl_check_keys(struct call *c, struct json_object *o, const char *const *keys)
 {
 	json_object_object_foreach(o, key, value)

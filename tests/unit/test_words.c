@@ -187,6 +187,20 @@ static void test_unknown_keys_are_named(void **state)
 	call_destroy(&c);
 }
 
+static void test_a_copy_shares_nothing(void **state)
+{
+	(void)state;
+	struct json_object *copy, *o = json_tokener_parse("{\"a\":[1.50,\"x\",null],\"b\":{}}");
+	assert_int_equal(ctl_json_copy(o, &copy), 0);
+	assert_ptr_not_equal(json_object_object_get(copy, "b"), json_object_object_get(o, "b"));
+	assert_int_equal(json_object_put(o), 1);
+	assert_string_equal(json_object_to_json_string_ext(copy, JSON_C_TO_STRING_PLAIN),
+		"{\"a\":[1.50,\"x\",null],\"b\":{}}");
+	assert_int_equal(json_object_put(copy), 1);
+	assert_int_equal(ctl_json_copy(NULL, &copy), 0);
+	assert_null(copy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -199,6 +213,7 @@ int main(void)
 		cmocka_unit_test(test_json_is_one_whole_object),
 		cmocka_unit_test(test_json_depth_is_bounded),
 		cmocka_unit_test(test_unknown_keys_are_named),
+		cmocka_unit_test(test_a_copy_shares_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

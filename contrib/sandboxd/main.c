@@ -26,10 +26,7 @@
 #include "net.h"
 #include "session.h"
 #include "text.h"
-
-#ifndef SANDBOXD_VERSION
-#define SANDBOXD_VERSION "0.1.0"
-#endif
+#include "version.h"
 
 enum { PROCESSES_SPARE = 512, EXIT_USAGE = 2, LISTEN_FILES = 65536, DRAIN_MS = 1000 };
 
@@ -86,7 +83,7 @@ static int get_settings(int argc, char **argv, struct settings *s)
 			good = get_number(optarg, &s->processes) && s->processes <= INT32_MAX;
 			break;
 		case 'V':
-			puts("sandboxd " SANDBOXD_VERSION);
+			puts("sandboxd " SANDBOXFS_VERSION);
 			return 1 + EXIT_SUCCESS;
 		case 'h':
 			usage(stdout);

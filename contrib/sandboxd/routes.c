@@ -8,10 +8,7 @@
 #include <string.h>
 
 #include "text.h"
-
-#ifndef SANDBOXD_VERSION
-#define SANDBOXD_VERSION "0.1.0"
-#endif
+#include "version.h"
 
 static enum MHD_Result route_hello(struct request *r)
 {
@@ -31,8 +28,8 @@ static enum MHD_Result route_version(struct request *r)
 	const char *version = getenv("SANDBOX_VERSION");
 	struct json_object *o = answer_new();
 	json_object_object_add(
-		o, "version", text_json_str(version && *version ? version : SANDBOXD_VERSION));
-	json_object_object_add(o, "server", json_object_new_string("sandboxd " SANDBOXD_VERSION));
+		o, "version", text_json_str(version && *version ? version : SANDBOXFS_VERSION));
+	json_object_object_add(o, "server", json_object_new_string("sandboxd " SANDBOXFS_VERSION));
 	return reply_json(r, 200, o);
 }
 

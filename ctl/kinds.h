@@ -1,5 +1,5 @@
 /*
- * Inside of the control tree: what ctl_fs.c, tree.c and the kinds show each other. Rows and handlers need ctl.h alone.
+ * Inside of the control tree: what ctl_fs.c, list.c, tree.c, pump.c and the kinds show each other. Rows and handlers need ctl.h alone.
  *
  * A node is one name of the tree. Nodes of files that take requests are made anew for every lookup, with the
  * same inode number: the kernel locks an inode while a write to it waits, and two writers must not

@@ -1,6 +1,6 @@
 /*
  * A driver: how the sandboxes of one kind of server come to life and where their servers then listen.
- * One table of functions per kind (local.c, container.c; the bridge's later). Everything that is said over the
+ * One table of functions per kind (local.c, container.c). Everything that is said over the
  * wire once a sandbox listens is not the driver's: see sandbox.h.
  *
  * Functions may be called from any thread; those that may wait take a call. Faults are filled where understood.

@@ -1,6 +1,7 @@
 /*
  * The keeper: one thread per sandbox that looks after what runs over a link which may break: outputs (output.c) and
- * requests to cancel (cancel.c). Made when the first of them comes, ended with the sandbox.
+ * requests to cancel (cancel.c). The thread starts when the first of them
+ * comes and ends with the sandbox; the memory goes with the last of them.
  *
  * Owns its thread, the lock and the list. The lock covers the list and the fields of each kept thing that its room says.
  * Order of locks: keeper, then a call's.

@@ -1,6 +1,7 @@
 /*
- * What the files of the local driver show each other: local.c (life of a sandbox), local_dir.c (what is on disk), local_bwrap.c
- * (the command line of bubblewrap), local_net.c (the network), local_bucket*.c (buckets). Nobody else includes it.
+ * What the files of the local driver show each other: local.c (life of a sandbox), local_dir.c (what is on disk), local_run.c
+ * (where its sockets are), local_bwrap.c (the command line of bubblewrap), local_net.c (the network), local_bucket*.c and local_s3fs.c
+ * (buckets). Nobody else includes it.
  */
 #ifndef SBX_LOCAL_H
 #define SBX_LOCAL_H

@@ -1,6 +1,6 @@
 /*
  * The program's log: the newest 1000 lines in memory (ctl/log), and stderr in the foreground or syslog behind.
- * Never command text, environment values or tokens. Thread-safe; the one state at file scope besides main's context.
+ * Never command text, environment values or tokens. Thread-safe. With node.c's list the only state at file scope.
  */
 #ifndef SBX_LOG_H
 #define SBX_LOG_H

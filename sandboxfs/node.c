@@ -1,7 +1,7 @@
 /*
  * Reference counts of nodes, and the list of those that exist. See node.h.
  *
- * The list is the one thing at file scope: nodes are made by rooms that do not know each other, and at the end of
+ * The list is at file scope (else only the log is): nodes are made by rooms that do not know each other, and at the end of
  * the mount the kernel sends no forget for what it still held.
  */
 #include "node.h"

@@ -1,8 +1,8 @@
 /*
- * A node: what the kernel knows by a number. The workspace and the control tree are two
- * kinds of node with the same operations; the front calls through node_ops and knows neither.
+ * A node: what the kernel knows by a number, which is its address (1 for the root; front_impl.h).
+ * The workspace and the control tree are two kinds of node with the same operations; the front calls through node_ops and knows neither.
  *
- * Owns the reference counts and the map between numbers and nodes.
+ * Owns the reference counts and the list of all nodes.
  * Handlers run on threads of their own and may block (their call can be cancelled). They return 0 or a count, or a
  * negative errno, or OP_REPLIED (op.h). A NULL operation answers -ENOTSUP (-ENOENT for lookup, -EACCES for create and mkdir).
  */
@@ -122,7 +122,7 @@ enum { /* setattr's valid; the numbers are FUSE's */
 /* Embedded as the first member by each kind. Made with one reference. */
 struct node {
 	const struct node_ops *ops;
-	uint64_t id;              /* what the kernel calls it; unique for ever */
+	uint64_t id;              /* unique for ever, as the address is not: the generation */
 	_Atomic uint64_t refs;    /* kernel's lookups and our own holds alike */
 	_Atomic uint64_t lookups; /* of these the kernel's */
 	struct node *next, *prev; /* node.c's list */

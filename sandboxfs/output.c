@@ -398,7 +398,7 @@ static bool output_tend(struct kept *item, int64_t now, int64_t *next)
 
 /* ---- what callers do ---- */
 
-/* New, in the keeper's list, busy with the caller. Takes body's content. */
+/* New, in the keeper's list, busy with the caller. */
 static int output_new(struct sandbox *sb, const char *id, const struct output_events *ev, void *arg,
 	struct output **out)
 {

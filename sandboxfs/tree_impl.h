@@ -9,7 +9,7 @@
  *
  * Locks: tree.lock covers the tables, dentries and the lists of nodes; wnode.lock covers a node's open files and its
  * buffer. Order: tree.lock, then wnode.lock (tree_note_dirty alone); neither is held over a batch.
- * What must not overlap on one node across a batch (sending its buffer, staging) is serialised by wnode.busy (io_begin, io_end).
+ * What must not overlap on one node across a batch (sending its buffer, staging) is serialised by wnode.busy (tree_io_begin, tree_io_end).
  */
 #ifndef SBX_TREE_IMPL_H
 #define SBX_TREE_IMPL_H

@@ -1,5 +1,5 @@
 /*
- * Sending what was written: the buffer and the stage of a node, and the list of its open files.
+ * Sending what was written: the buffer and the stage of a node.
  *
  * Writing. Bytes gather in one buffer per node (one run of one open file) and go in one request when the run
  * breaks, the buffer is full, or somebody must see them: a flush (close), fsync, fstat, a read, another opening, a command. Close waits

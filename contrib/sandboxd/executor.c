@@ -152,7 +152,7 @@ static struct json_object *death(struct context *c, const char *when)
 /* --- the channel --- */
 
 /*
- * Waits for the next line, which stays in e->input until line_drop: 1 and its length (without the newline). 0: the process is
+ * Waits for the next line, which stays in e->input until line_take: 1 and its length (without the newline). 0: the process is
  * gone. -ETIMEDOUT, -EINTR: somebody has changed something. -EPROTO: it does not speak as it should.
  */
 static int line_wait(struct context *c, int64_t deadline, size_t *n)

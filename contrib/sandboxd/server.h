@@ -1,6 +1,6 @@
 /*
  * What all rooms of sandboxd share: its settings and the tables that live as long as it does.
- * Made in main.c and handed down; nothing here changes while it serves but `stage`.
+ * Made in main.c and handed down; nothing here changes while it serves but `stage`, `ends` and `requests`.
  *
  * Lock order: the table of commands, then one command, then its spool. The lists of watches and
  * of open file handles have locks of their own, which are never held together with these.

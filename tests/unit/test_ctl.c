@@ -322,7 +322,7 @@ static void a_listing_goes_on_where_it_stopped(void **state)
 	unsigned rows = 0;
 	for (const struct ctl_row *row = ctl_sandbox_dir.rows; row->name; row++)
 		rows += !row->unlisted && strcmp(row->name, "last") != 0; /* there was no run yet */
-	assert_int_equal(total, rows + 3); /* . .. help */
+	assert_int_equal(total, rows + 3);                            /* . .. help */
 	top->ops->releasedir(top, op, o.file);
 	fake_op_free(op);
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "shown.h"
 
 struct part {
 	bool last; /* of its message */
@@ -383,9 +384,7 @@ void ws_link_show(struct ws_link *l, struct buf *out)
 	if (!l->reason)
 		return;
 	buf_str(out, "reason ");
-	/* It came from outside: one line, whatever is in it. */
-	for (const char *p = l->reason; *p; p++)
-		buf_char(out, (unsigned char)*p < ' ' || *p == 127 ? ' ' : *p);
+	shown_add(out, l->reason, strlen(l->reason), SHOWN_KEEP);
 	buf_char(out, '\n');
 }
 

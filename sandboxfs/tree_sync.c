@@ -13,27 +13,43 @@
 #include "cleanup.h"
 #include "front.h"
 #include "log.h"
+#include "shown.h"
 #include "tree_impl.h"
 
 enum { ASK_AT_ONCE = 512 };
 
-/* The path below workspace/ of a node, for people; quoted nowhere, one a line. */
-static void describe_path(struct wnode *n, struct buf *out)
+/* The path below workspace/ of a node; false: it has no name. */
+static bool name_of(struct wnode *n, struct buf *out)
 {
 	AUTO_BUF path = BUF_INIT;
-	const char *p;
 
-	if (tree_path(n, 0, &path) < 0) {
+	if (tree_path(n, 0, &path) < 0)
+		return false;
+	buf_str(out, strncmp(path.data, "/workspace/", 11) == 0 ? path.data + 11 : path.data);
+	return buf_error(out) == 0;
+}
+
+/* The same for people; one a line, as events have it. */
+static void describe_path(struct wnode *n, struct buf *out)
+{
+	AUTO_BUF name = BUF_INIT;
+
+	if (name_of(n, &name))
+		shown_add(out, name.data, name.size, SHOWN_ESCAPE);
+	else
 		buf_str(out, "(a file without a name)");
-		return;
-	}
-	p = strncmp(path.data, "/workspace/", 11) == 0 ? path.data + 11 : path.data;
-	for (; *p; p++) {
-		if (*p == '\n')
-			buf_str(out, "\\n");
-		else
-			buf_char(out, *p);
-	}
+}
+
+/* Does path name it, as it is or as sync shows it? */
+static bool is_named(struct wnode *n, const char *path)
+{
+	AUTO_BUF name = BUF_INIT;
+	AUTO_BUF shown = BUF_INIT;
+
+	if (!name_of(n, &name))
+		return false;
+	shown_add(&shown, name.data, name.size, SHOWN_ESCAPE);
+	return strcmp(name.data, path) == 0 || (!buf_error(&shown) && strcmp(shown.data, path) == 0);
 }
 
 static int settle_all(struct tree *t, struct call *c)
@@ -196,9 +212,7 @@ static int each_unsent(
 	int err = tree_dirty_nodes(t, &list, &n);
 
 	for (size_t i = 0; i < n; i++) {
-		AUTO_BUF name = BUF_INIT;
-		describe_path(list[i], &name);
-		if (path && (!name.data || strcmp(name.data, path) != 0))
+		if (path && !is_named(list[i], path))
 			continue;
 		found++;
 		int one = act(list[i], c);

@@ -20,7 +20,10 @@
 #include "api_error.h"
 #include "cleanup.h"
 #include "events_line.h"
+#include "events_told.h"
 #include "keeper.h"
+#include "log.h"
+#include "shown.h"
 
 enum {
 	QUEUE_MAX = 8 << 20, /* bytes of lines that one reader may leave */
@@ -51,7 +54,7 @@ struct events {
 	int status;
 	unsigned tries;
 	struct buf error_body, line;
-	bool malformed;
+	bool malformed, dropped;
 
 	pthread_mutex_t lock; /* covers what follows */
 	struct buf queue;
@@ -158,6 +161,16 @@ static void on_ready(struct events *e)
 		queue_line(e, "lost ?\n", 7);
 }
 
+/* Once: what comes in numbers is not to fill the log with them. */
+static void say_dropped(struct events *e)
+{
+	if (!e->dropped)
+		log_error(
+			"%s: events: the server tells of what is not below workspace/, or no change: dropped",
+			sandbox_name(e->kept.keeper->sb));
+	e->dropped = true;
+}
+
 /* True: the reader is to be woken. */
 static bool on_line(struct events *e)
 {
@@ -168,8 +181,19 @@ static bool on_line(struct events *e)
 		on_ready(e);
 		return true;
 	}
-	queue_line(e, e->line.data, n);
-	return true;
+	if (n > 5 && memcmp(e->line.data, "lost ", 5) == 0) {
+		queue_line(e, e->line.data, n);
+		return true;
+	}
+	AUTO_BUF shown = BUF_INIT;
+	int err = events_told_add(e->line.data, n, &shown);
+	if (!err)
+		queue_line(e, shown.data, shown.size);
+	else if (err == -EPROTO)
+		say_dropped(e);
+	else
+		queue_line(e, "lost 1\n", 7);
+	return err != -EPROTO;
 }
 
 static bool on_data(void *arg, const void *p, size_t n)
@@ -513,6 +537,18 @@ static int talk_open(const struct ctl_ref *ref, struct call *c, struct ctl_talk 
 	return 0;
 }
 
+static void put_version(struct buf *out, struct json_object *version, struct json_object *status)
+{
+	const char *v = json_object_get_string(version), *s = json_object_get_string(status);
+	if (!v || !s)
+		return;
+	buf_str(out, "version ");
+	shown_add(out, v, strlen(v), SHOWN_KEEP);
+	buf_char(out, ' ');
+	shown_add(out, s, strlen(s), SHOWN_KEEP);
+	buf_char(out, '\n');
+}
+
 /* `version V unchanged|changed|resync`, before any change. It is asked for when all is armed: nothing falls between. */
 static int tell_version(
 	struct sandbox *sb, struct call *c, const struct events_request *q, struct events *e)
@@ -527,12 +563,11 @@ static int tell_version(
 		return err;
 	if (json_object_object_get_ex(reply, "version", &version) &&
 		json_object_object_get_ex(reply, "status", &status))
-		buf_printf(&line, "version %s %s\n", json_object_get_string(version),
-			json_object_get_string(status));
+		put_version(&line, version, status);
 	json_object_put(reply);
 	if (buf_error(&line))
 		return -ENOMEM;
-	if (!line.size || memchr(line.data, '\n', line.size - 1))
+	if (!line.size || line.size > LINE_MAX_BYTES)
 		return call_fault(c, EPROTO, NULL, "the server's answer makes no sense");
 	AUTO_UNLOCK(&e->lock);
 	/* What came meanwhile stands behind it. */

@@ -31,7 +31,7 @@ static int look(const struct ctl_ref *ref, struct call *c, struct session_api_in
 
 /* --- cwd --- */
 
-/* Where a path of the sandbox is in the mount, seen from NAME/ctl/sessions/ID (with subdir= from .ctl/sessions/ID). */
+/* Where a path (as session_api_path makes it: it has no .. that could leave the mount) of the sandbox is in the mount, seen from NAME/ctl/sessions/ID (with subdir= from .ctl/sessions/ID). */
 static void put_link(const char *path, bool subdir, struct buf *out)
 {
 	static const char workspace[] = "/workspace";
@@ -53,6 +53,8 @@ static int cwd_target(const struct ctl_ref *ref, struct call *c, struct buf *tex
 	if (err)
 		return err;
 	put_link(info.cwd, server_options(ref->server)->subdir != NULL, text);
+	if (!buf_error(text) && text->size > SESSION_API_PATH_MAX)
+		return call_fault(c, ENAMETOOLONG, NULL, "its directory's path is too long for a link");
 	return buf_error(text);
 }
 

@@ -69,12 +69,14 @@ static int take_spec(
 	}
 	if (err || !spec->cwd)
 		return err;
-	if (*spec->cwd)
-		buf_printf(&path, "%s%s", *spec->cwd == '/' ? "" : "/workspace/", spec->cwd);
-	else
-		buf_str(&path, "/workspace");
-	spec->cwd = *cwd = buf_steal(&path);
-	return *cwd ? 0 : -ENOMEM;
+	/* A relative one is below the workspace. */
+	buf_printf(&path, "%s%s", *spec->cwd == '/' ? "" : "/workspace/", spec->cwd);
+	err = buf_error(&path) ? -ENOMEM : session_api_path(path.data, cwd);
+	if (err == -ENAMETOOLONG)
+		return call_fault(
+			c, ENAMETOOLONG, NULL, "\"cwd\" is longer than %d bytes", SESSION_API_PATH_MAX);
+	spec->cwd = *cwd;
+	return err;
 }
 
 static int exists(struct call *c, const char *id)

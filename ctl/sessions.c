@@ -314,19 +314,35 @@ static void names_release(struct names *n)
 }
 #define AUTO_NAMES __attribute__((cleanup(names_release))) struct names
 
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Once each, in the order that names_have looks for. */
+static void names_sort(struct names *n)
+{
+	size_t kept = 0;
+	if (n->count)
+		qsort(n->name, n->count, sizeof *n->name, compare_names);
+	for (size_t i = 0; i < n->count; i++) {
+		if (kept && strcmp(n->name[kept - 1], n->name[i]) == 0)
+			free(n->name[i]);
+		else
+			n->name[kept++] = n->name[i];
+	}
+	n->count = kept;
+}
+
+/* Of sorted ones. */
 static bool names_have(const struct names *n, const char *name)
 {
-	for (size_t i = 0; i < n->count; i++)
-		if (strcmp(n->name[i], name) == 0)
-			return true;
-	return false;
+	return n->count && bsearch(&name, n->name, n->count, sizeof *n->name, compare_names);
 }
 
 static bool names_add(const char *name, void *arg)
 {
 	struct names *n = arg;
-	if (names_have(n, name))
-		return true;
 	if (n->count == n->room) {
 		size_t room = n->room ? n->room * 2 : 32;
 		char **more = realloc(n->name, room * sizeof *more);
@@ -356,19 +372,28 @@ static void add_seen(struct session_set *set, struct names *names)
 /* Forgets what was seen here and is not among all that the sandbox had at `then`. */
 static void forget_others(struct session_set *set, const struct names *names, uint64_t then)
 {
-	for (;;) {
-		struct session *s;
-		{
-			AUTO_UNLOCK(&set->lock);
-			s = set->first;
-			while (s && !(s->pinned && s->seen <= then && !names_have(names, s->id)))
-				s = s->next;
-			if (!s)
-				return;
-			s->refs++;
+	struct session *unused = NULL;
+	pthread_mutex_lock(&set->lock);
+	for (struct session **at = &set->first; *at;) {
+		struct session *s = *at;
+		bool forget = s->pinned && s->seen <= then && !names_have(names, s->id);
+		if (forget) {
+			s->pinned = false;
+			s->removed = true;
 		}
-		(void)session_forget(s, then); /* seen meanwhile: it stays, and is passed over next time */
-		session_put(s);
+		if (forget && --s->refs == 0) {
+			*at = s->next;
+			s->next = unused;
+			unused = s;
+		} else {
+			at = &s->next;
+		}
+	}
+	pthread_mutex_unlock(&set->lock);
+	while (unused) {
+		struct session *s = unused;
+		unused = s->next;
+		session_free(s);
 	}
 }
 
@@ -389,10 +414,11 @@ static int session_each(
 	}
 	if (err)
 		add_seen(set, &names);
-	else if (!names.failed)
-		forget_others(set, &names, now);
 	if (names.failed)
 		return -ENOMEM;
+	names_sort(&names);
+	if (!err)
+		forget_others(set, &names, now);
 	for (size_t i = 0; i < names.count && cb(names.name[i], arg); i++)
 		;
 	return 0;

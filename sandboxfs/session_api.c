@@ -26,6 +26,32 @@ bool session_api_id_shown(const char *id)
 		   strcmp(id, "new") != 0 && strcmp(id, "help") != 0;
 }
 
+int session_api_path(const char *path, char **out)
+{
+	AUTO_BUF clean = BUF_INIT;
+
+	if (*path != '/')
+		return -EINVAL;
+	if (strlen(path) > SESSION_API_PATH_MAX)
+		return -ENAMETOOLONG;
+	for (const char *p = path; *p; p += strspn(p, "/")) {
+		size_t n = strcspn(p, "/");
+		if (n == 2 && memcmp(p, "..", 2) == 0) {
+			while (clean.size && clean.data[--clean.size] != '/')
+				;
+		} else if (n && !(n == 1 && *p == '.')) {
+			buf_char(&clean, '/');
+			buf_add(&clean, p, n);
+		}
+		p += n;
+	}
+	if (!clean.size)
+		buf_char(&clean, '/');
+	buf_add(&clean, "", 1); /* it may have been longer */
+	*out = buf_steal(&clean);
+	return *out ? 0 : -ENOMEM;
+}
+
 /* Adds value (taken) under key. False: out of memory. */
 static bool add(struct json_object *o, const char *key, struct json_object *value)
 {
@@ -107,13 +133,15 @@ static int read_info(struct json_object *o, struct session_api_info *out)
 	struct json_object *state = member(o, "state", json_type_string);
 	struct json_object *code = member(o, "exitCode", json_type_int);
 	const char *path = cwd ? json_object_get_string(cwd) : "";
+	bool whole = cwd && strlen(path) == (size_t)json_object_get_string_len(cwd);
 	int64_t exit_code = code ? json_object_get_int64(code) : 0;
-	if (!state || *path != '/' || exit_code < 0 || exit_code > 255)
+	if (!state || !whole || exit_code < 0 || exit_code > 255)
 		return -EPROTO;
 	out->ended = strcmp(json_object_get_string(state), "ended") == 0;
 	out->exit_code = (int)exit_code;
-	out->cwd = strdup(path);
-	return out->cwd ? 0 : -ENOMEM;
+	/* It becomes the text of a link on this host. */
+	int err = session_api_path(path, &out->cwd);
+	return err && err != -ENOMEM ? -EPROTO : err;
 }
 
 int session_api_get(
@@ -152,9 +180,19 @@ int session_api_list(
 	struct json_object *list = member(reply, "data", json_type_array);
 	if (!list)
 		err = call_fault(c, EPROTO, NULL, "the server's answer makes no sense");
-	for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+	size_t n = list ? json_object_array_length(list) : 0;
+	if (n > SESSION_API_LIST_MAX) {
+		n = 0;
+		err = call_fault(
+			c, EPROTO, NULL, "the server lists more than %d sessions", SESSION_API_LIST_MAX);
+	}
+	for (size_t i = 0; i < n; i++) {
 		struct json_object *o = json_object_array_get_idx(list, i);
 		const char *id = json_object_is_type(o, json_type_string) ? json_object_get_string(o) : "";
+		if (call_cancelled(c)) {
+			err = -EINTR;
+			break;
+		}
 		if (session_api_id_shown(id) && !cb(id, arg))
 			break;
 	}

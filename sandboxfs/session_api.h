@@ -13,6 +13,11 @@
 
 struct json_object;
 
+enum {
+	SESSION_API_PATH_MAX = 4095, /* bytes of a directory's path */
+	SESSION_API_LIST_MAX = 4096  /* names in a server's list */
+};
+
 /* The session that is there without having been made. */
 #define SESSION_API_DEFAULT "default"
 
@@ -20,6 +25,12 @@ struct json_object;
 bool session_api_id_ok(const char *id);
 /* Can one of others be shown as a name? */
 bool session_api_id_shown(const char *id);
+
+/*
+ * A directory's path without "//", "." and "..", which is taken from the words alone and stays at the root: *out new, "/" or
+ * without a slash at its end. -EINVAL: it is not absolute, -ENAMETOOLONG, -ENOMEM.
+ */
+int session_api_path(const char *path, char **out);
 
 struct session_api_spec {
 	const char *id;
@@ -33,7 +44,7 @@ int session_api_create(struct sandbox *sb, struct call *c, const struct session_
 struct session_api_info {
 	bool ended; /* its shell has; the next command starts another */
 	int exit_code;
-	char *cwd; /* absolute */
+	char *cwd; /* as session_api_path makes it, whatever the server says */
 };
 void session_api_info_release(struct session_api_info *i);
 #define AUTO_SESSION_INFO __attribute__((cleanup(session_api_info_release))) struct session_api_info
@@ -41,7 +52,7 @@ void session_api_info_release(struct session_api_info *i);
 /* 0 and *out filled (session_api_info_release), -ENOENT (without a fault), or the errno of why not. */
 int session_api_get(
 	struct sandbox *sb, struct call *c, const char *id, struct session_api_info *out);
-/* Those that can be names. */
+/* Those that can be names. -EPROTO: there are more than SESSION_API_LIST_MAX; -EINTR. */
 int session_api_list(
 	struct sandbox *sb, struct call *c, bool (*cb)(const char *id, void *arg), void *arg);
 /* Ends everything that it started. 0 or -ENOENT (without a fault), or the errno of why not. */

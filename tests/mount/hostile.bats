@@ -1,0 +1,82 @@
+# What a server that lies may say: nothing of it leads out of the mount, takes memory or time without end, or steers a terminal.
+load ../lib/harness
+
+setup_lies() {
+	[ "$SERVER" = tcp ] || skip 'needs a server that can be stood before'
+	mkdir "$T/lies" "$T/mnt2"
+	/usr/bin/python3 "$BATS_TEST_DIRNAME/../lib/hostile_server.py" "${url##*:}" "$T/lies" >"$T/port" 3>&- &
+	echo $! >>"$T/pids"
+	wait_until 10 grep -q . "$T/port"
+	within 60 "$sandboxfs" "http://127.0.0.1:$(cat "$T/port")" "$T/mnt2" 3>&-
+	H=$T/mnt2/default/ctl
+}
+# lie NAME TEXT
+lie() { printf '%s' "$2" >"$T/lies/$1.new" && mv "$T/lies/$1.new" "$T/lies/$1"; }
+truth() { rm -f "$T/lies/$1"; }
+# cwd_is PATH-AS-JSON LINK
+cwd_is() {
+	lie session '{"success":true,"session":{"id":"default","state":"alive","cwd":"'"$1"'"}}'
+	[ "$(readlink "$H/sessions/default/cwd")" = "$2" ] || { echo "$1: $(readlink "$H/sessions/default/cwd")"; return 1; }
+}
+cwd_fails() {
+	lie session '{"success":true,"session":{"id":"default","state":"alive","cwd":"'"$1"'"}}'
+	run readlink "$H/sessions/default/cwd"
+	[ "$status" != 0 ] || { echo "$1: $output"; return 1; }
+}
+
+# bats test_tags=server
+@test "a session's cwd is a link within the mount, whatever the server says" {
+	setup_lies
+	cwd_is /workspace/a ../../../workspace/a
+	cwd_is "/workspace/../../../../../../../..$T" "../../../root$T"
+	[[ $(realpath -m "$H/sessions/default/cwd") == "$T/mnt2/default/root/"* ]]
+	cwd_is "/../../../../../../../..$T" "../../../root$T"
+	cwd_is "/workspace/a/../../workspace/./b//c/" ../../../workspace/b/c
+	cwd_is /usr/../workspace ../../../workspace
+	cwd_is /workspace/.. ../../../root/
+	cwd_is //workspace ../../../workspace
+	cwd_is /workspacex/.. ../../../root/
+	cwd_is /.../..a/... ../../../root/.../..a/...
+	cwd_fails ''
+	cwd_fails workspace
+	cwd_fails ../../../tmp
+	cwd_fails '/a\u0000b'
+	cwd_fails "/$(printf 'x%.0s' {1..4095})"
+	cwd_fails "/$(printf 'x%.0s' {1..4090})" # with what leads to root/ in front of it
+}
+
+# bats test_tags=server
+@test "a session made with .. in its cwd begins where that is in the sandbox" {
+	x 'mkdir -p /tmp/below'
+	echo '{"id":"up","cwd":"../../../../tmp/./below/"}' >"$C/sessions/new"
+	[ "$(readlink "$C/sessions/up/cwd")" = ../../../root/tmp/below ]
+	echo pwd >"$C/sessions/up/exec"
+	[ "$(cat "$C/sessions/up/last/stdout")" = /tmp/below ]
+	run bash -c 'printf "{\"id\":\"long\",\"cwd\":\"/%5000d\"}" 0 | cat >"$1"' - "$C/sessions/new"
+	[ "$status" != 0 ]
+	grep -q '^errno ENAMETOOLONG' "$C/error"
+}
+
+# bats test_tags=server
+@test "a list of sessions that is too long is refused at once, a long one is no burden" {
+	setup_lies
+	lie list '{"success":true,"data":['"$(seq -s, -f '"s%.0f"' 100000)"']}'
+	run within 5 ls "$H/sessions"
+	[[ $output == *'Protocol error'* ]]
+	grep -q '^message .*more than 4096' "$H/error"
+	lie list '{"success":true,"data":['"$(seq -s, -f '"s%.0f"' 4000),$(seq -s, -f '"s%.0f"' 50)"']}'
+	within 5 ls "$H/sessions" >"$T/out"
+	[ "$(wc -l <"$T/out")" = 4002 ]
+	[ -z "$(uniq -d <"$T/out")" ]
+	truth list
+	[ "$(ls "$H/sessions" | xargs)" = 'default new' ]
+}
+
+# bats test_tags=server
+@test "events name what is below workspace/ alone, and steer no terminal" {
+	setup_lies
+	lie changes $'create\t../../../host\ncreate\t/etc/passwd\nmove\ta\tb/../../c\ncreate\t\\056\\056/x\ncreate\tgood\ncreate\ta\033[31mb\033]0;x\a\ncreate\tc\xc2\x9b1m\xc3\x84\n\033[2J\ncreate\tlast\n'
+	within 10 head -n 4 "$H/events" >"$T/out"
+	cat -v "$T/out"
+	[ "$(cat "$T/out")" = $'create\tgood\ncreate\ta\\033[31mb\\033]0;x\\007\ncreate\tc\\302\\2331m\303\204\ncreate\tlast' ]
+}

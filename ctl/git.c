@@ -20,7 +20,10 @@
 #include "git_line.h"
 #include "runs.h"
 
-enum { SAID_MAX = 256 << 10 /* of git's output, looked at for the reason */ };
+enum {
+	SAID_MAX = 256 << 10, /* of git's output, looked at for the reason */
+	SHOWN_MAX = 64 << 10  /* and given to who only reads: each opening has it in memory */
+};
 
 struct git_clone {
 	_Atomic unsigned references;
@@ -175,25 +178,43 @@ static int clone_start(struct git_clone *g, struct call *c)
 	return err;
 }
 
-/* What git has said, with the place where it worked called by the name it was to get. NUL-terminated. */
-static int clone_said(struct git_clone *g, size_t max, struct buf *out)
+/* The last of what is there now, up to max bytes, NUL-terminated. *before: how many bytes stand before it. */
+static int read_last(struct spool *spool, size_t max, struct buf *out, uint64_t *before)
 {
-	AUTO_BUF raw = BUF_INIT;
-	struct spool *spool = run_spool(g->run);
 	uint64_t size = spool_size(spool, SPOOL_BOTH), at = size > max ? size - max : 0, lost;
-	for (;;) {
-		char *p = buf_reserve(&raw, 64 << 10);
-		ssize_t got = p ? spool_read_on(spool, SPOOL_BOTH, p, 64 << 10, &at, NULL, &lost) : -ENOMEM;
+	*before = at;
+	while (out->size < max) {
+		size_t want = max - out->size < (64 << 10) ? max - out->size : 64 << 10;
+		char *p = buf_reserve(out, want);
+		ssize_t got = p ? spool_read_on(spool, SPOOL_BOTH, p, want, &at, NULL, &lost) : -ENOMEM;
 		if (got < 0)
 			return (int)got;
 		if (got == 0)
 			break;
-		raw.size += (size_t)got;
+		out->size += (size_t)got;
 	}
-	buf_char(&raw, 0);
-	if (buf_error(&raw))
-		return -ENOMEM;
-	for (const char *p = raw.data, *end = raw.data + raw.size - 1;;) {
+	buf_char(out, 0);
+	return buf_error(out);
+}
+
+/*
+ * The last of what git has said, up to max bytes and from the beginning of a line, with the place where it worked called by the
+ * name it was to get. NUL-terminated. *before: how many bytes are left out.
+ */
+static int clone_said(struct git_clone *g, size_t max, struct buf *out, uint64_t *before)
+{
+	AUTO_BUF raw = BUF_INIT;
+	int err = read_last(run_spool(g->run), max, &raw, before);
+	if (err)
+		return err;
+	const char *p = raw.data, *end = raw.data + raw.size - 1;
+	/* A cut line may begin within the name of that place. Progress ends its lines with \r. */
+	size_t cut = *before ? strcspn(p, "\r\n") : 0;
+	if (cut && p + cut < end) {
+		*before += cut + 1;
+		p += cut + 1;
+	}
+	for (;;) {
 		const char *stage = memmem(p, (size_t)(end - p), g->stage.data, g->stage.size);
 		buf_add(out, p, (size_t)((stage ? stage : end) - p));
 		if (!stage)
@@ -227,13 +248,14 @@ static int clone_fault(struct git_clone *g, struct call *c)
 {
 	AUTO_BUF said = BUF_INIT;
 	AUTO_BUF why = BUF_INIT;
+	uint64_t before;
 	bool timed_out = false;
 	int code = run_exit(g->run, &timed_out);
 	if (timed_out)
 		return call_fault(c, ETIMEDOUT, "GIT_NETWORK_ERROR",
 			"the clone was ended after %lld s; timeout= waits longer",
 			(long long)g->request.timeout_ms / 1000);
-	int err = clone_said(g, SAID_MAX, &said);
+	int err = clone_said(g, SAID_MAX, &said, &before);
 	if (err)
 		return err;
 	err = git_errno(said.data ? said.data : "", code, &why);
@@ -321,8 +343,16 @@ int git_show(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
 	struct git_state *s = state_of(ref->sandbox);
 	AUTO_CLONE *g = s ? state_newest(s) : NULL;
+	AUTO_BUF said = BUF_INIT;
+	uint64_t before = 0;
 	(void)c;
-	return g ? clone_said(g, SIZE_MAX, out) : s ? 0 : -ENOMEM;
+	int err = g ? clone_said(g, SHOWN_MAX, &said, &before) : s ? 0 : -ENOMEM;
+	if (err)
+		return err;
+	if (before)
+		buf_printf(out, "(%llu bytes before this)\n", (unsigned long long)before);
+	buf_add(out, said.data ? said.data : "", said.size);
+	return buf_error(out);
 }
 
 /* --- conversations --- */

@@ -2,6 +2,11 @@
  * WebSockets: frames, by libwslay. What comes in is handed on piece by piece, what goes out is wslay's queue. See websocket_impl.h.
  *
  * wslay sends a close before messages that wait, so it is told of ours only when none waits any more.
+ *
+ * It answers every ping with a pong, which it keeps until it can be sent. A service that pings and does not read would have it keep
+ * them without end, so nothing is read while PONGS_MAX wait. Only pongs count: if messages of our own did, a service that waits
+ * with reading until its echoes are taken, and this side, would wait for each other. Pongs put off no close either, which wslay sends
+ * behind those that it has; from then on it makes none.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -12,7 +17,22 @@
 
 #include "websocket_impl.h"
 
-enum { WEBSOCKET_TURNS = 64 /* reads in a row from one socket before others have their turn */ };
+enum {
+	WEBSOCKET_TURNS = 64, /* reads in a row from one socket before others have their turn */
+	PONGS_MAX = 64        /* and as many more as one read of wslay's, of 4096 bytes, may hold */
+};
+
+bool websocket_frames_full(const struct websocket *w)
+{
+	return w->pongs >= PONGS_MAX;
+}
+
+size_t websocket_frames_queued(const struct websocket *w)
+{
+	size_t count = wslay_event_get_queued_msg_count(w->frames);
+
+	return count > w->pongs ? count - w->pongs : 0;
+}
 
 static ssize_t on_recv(
 	wslay_event_context_ptr frames, uint8_t *p, size_t size, int flags, void *arg)
@@ -22,7 +42,8 @@ static ssize_t on_recv(
 
 	(void)flags;
 	w->paused = !w->left && w->ev.room && !w->ev.room(w->arg);
-	if (w->paused || w->turns <= 0) {
+	w->full = websocket_frames_full(w);
+	if (w->paused || w->full || w->turns <= 0) {
 		wslay_event_set_error(frames, WSLAY_ERR_WOULDBLOCK);
 		return -1;
 	}
@@ -49,6 +70,10 @@ static ssize_t on_send(
 	struct websocket *w = arg;
 	ssize_t sent = send(w->fd, p, n, MSG_NOSIGNAL | (flags & WSLAY_MSG_MORE ? MSG_MORE : 0));
 
+	if (sent > 0 && w->frame_begins) {
+		w->frame_begins = false;
+		w->pong_begun = (*p & 0x0f) == WSLAY_PONG;
+	}
 	if (sent >= 0)
 		return sent;
 	bool wait = errno == EAGAIN || errno == EINTR;
@@ -56,9 +81,21 @@ static ssize_t on_send(
 	return -1;
 }
 
+/* A pong is whole when the next frame begins, or nothing waits any more. */
+static void pong_sent(struct websocket *w)
+{
+	if (w->pong_begun && w->pongs)
+		w->pongs--;
+	w->pong_begun = false;
+}
+
+/* A mask is asked for once a frame, before its first byte is sent. */
 static int on_genmask(wslay_event_context_ptr frames, uint8_t *p, size_t n, void *arg)
 {
-	(void)arg;
+	struct websocket *w = arg;
+
+	pong_sent(w);
+	w->frame_begins = true;
 	if (getrandom(p, n, 0) == (ssize_t)n)
 		return 0;
 	wslay_event_set_error(frames, WSLAY_ERR_CALLBACK_FAILURE);
@@ -98,13 +135,14 @@ static void on_frame_end(wslay_event_context_ptr frames, void *arg)
 		w->ev.data(w->arg, w->text, "", 0, true);
 }
 
-/* Of messages only their end comes here; of a close all of it. */
+/* Of messages only their end comes here; of a close or a ping all of it. */
 static void on_message(
 	wslay_event_context_ptr frames, const struct wslay_event_on_msg_recv_arg *message, void *arg)
 {
 	struct websocket *w = arg;
 
-	(void)frames;
+	if (message->opcode == WSLAY_PING && !w->close_queued && wslay_event_get_write_enabled(frames))
+		w->pongs++;
 	if (message->opcode != WSLAY_CONNECTION_CLOSE || message->msg_length <= 2)
 		return;
 	free(w->why);
@@ -131,24 +169,38 @@ int websocket_frames_begin(struct websocket *w)
 	return 0;
 }
 
+/* Sends what can be. */
+static bool send_all(struct websocket *w)
+{
+	if (wslay_event_want_write(w->frames) && wslay_event_send(w->frames) != 0)
+		return false;
+	size_t count = wslay_event_get_queued_msg_count(w->frames);
+	if (!count)
+		pong_sent(w);
+	if (w->pongs > count) /* those of a wslay that sends none any more */
+		w->pongs = count;
+	return true;
+}
+
 /* Sends and receives what can be. False: it is over. */
 bool websocket_frames_move(struct websocket *w)
 {
 	w->turns = WEBSOCKET_TURNS;
+	w->full = false;
 	for (int i = 0; i < 2; i++) { /* what was received asks for answers: pongs, a close */
-		if (w->state == WEBSOCKET_CLOSING && !w->close_queued &&
-			wslay_event_get_queued_msg_count(w->frames) == 0) {
+		if (w->state == WEBSOCKET_CLOSING && !w->close_queued && websocket_frames_queued(w) == 0) {
 			w->close_queued = true;
 			if (wslay_event_get_write_enabled(w->frames) &&
 				wslay_event_queue_close(w->frames, w->close_code, NULL, 0) != 0)
 				return false;
 		}
-		if (wslay_event_want_write(w->frames) && wslay_event_send(w->frames) != 0)
+		if (!send_all(w))
 			return false;
 		if (i == 0 && wslay_event_want_read(w->frames) && wslay_event_recv(w->frames) != 0)
 			return false;
 	}
-	if (w->turns <= 0) {
+	/* What was put off may be in memory, of which no socket tells. */
+	if (w->turns <= 0 || (w->full && !websocket_frames_full(w))) {
 		w->kicked = true;
 		websocket_set_wake(w->set);
 	}

@@ -62,6 +62,10 @@ struct websocket {
 	bool close_queued; /* wslay was told of ours */
 	uint16_t close_code;
 	int turns;
+	bool full;         /* the last read was put off: too many pongs wait */
+	size_t pongs;      /* of wslay's messages that are not sent yet */
+	bool frame_begins; /* the next byte sent is a frame's first */
+	bool pong_begun;   /* the frame that goes out now is a pong */
 	struct waiter *waiters;
 	int err; /* of the opening, or the end */
 	char *why;
@@ -100,5 +104,9 @@ void websocket_release(struct websocket *w);
 int websocket_frames_begin(struct websocket *w);
 /* Sends and receives what can be. False: it is over. */
 bool websocket_frames_move(struct websocket *w);
+/* Is it not to read before some of its pongs are sent? */
+bool websocket_frames_full(const struct websocket *w);
+/* Messages that wait, pongs apart. */
+size_t websocket_frames_queued(const struct websocket *w);
 
 #endif

@@ -264,15 +264,17 @@ static void move(struct websocket *w)
 	if (w->state != WEBSOCKET_OPEN && w->state != WEBSOCKET_CLOSING)
 		return;
 	size_t queued = wslay_event_get_queued_msg_length(w->frames);
+	size_t ours = websocket_frames_queued(w);
 	if (!websocket_frames_move(w)) {
 		bool protocol = wslay_event_get_close_sent(w->frames) && !w->close_queued;
 		websocket_finish(w, protocol ? -EPROTO : -ECONNRESET,
 			protocol ? "the service broke the protocol" : "the connection broke");
 		return;
 	}
+	/* A pong that goes out now and then is no progress. */
+	if (w->state == WEBSOCKET_CLOSING && websocket_frames_queued(w) < ours)
+		w->deadline = call_now_ms() + WEBSOCKET_CLOSE_MS;
 	if (wslay_event_get_queued_msg_length(w->frames) < queued) {
-		if (w->state == WEBSOCKET_CLOSING)
-			w->deadline = call_now_ms() + WEBSOCKET_CLOSE_MS;
 		websocket_tell_waiters(w);
 		if (!w->left && w->ev.sent)
 			w->ev.sent(w->arg);
@@ -293,7 +295,7 @@ void websocket_arm(struct websocket *w)
 		break;
 	case WEBSOCKET_OPEN:
 	case WEBSOCKET_CLOSING:
-		if (!w->paused && wslay_event_want_read(w->frames))
+		if (!w->paused && !websocket_frames_full(w) && wslay_event_want_read(w->frames))
 			events |= EPOLLIN;
 		if (wslay_event_want_write(w->frames) ||
 			(w->state == WEBSOCKET_CLOSING && !w->close_queued))

@@ -8,6 +8,7 @@ import struct
 import sys
 import threading
 import time
+import urllib.parse
 
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -106,7 +107,7 @@ def serve(peer, path, headers):
         peer.close(1000)
     elif what == "close":  # with the code and reason asked for
         code, _, reason = rest.partition(",")
-        peer.close(int(code), reason.encode())
+        peer.close(int(code), urllib.parse.unquote_to_bytes(reason))
     elif what == "silent-close":  # a close without a code
         peer.send(8)
     elif what == "break":  # no close at all
@@ -155,6 +156,25 @@ def serve(peer, path, headers):
                 peer.send(8, data)
                 return
             n, size = n + 1, size + len(data)
+    elif what == "pings":  # N pings as fast as they are taken, none of the pongs read before a file says so
+        count = int(rest)
+
+        def ping():
+            for i in range(0, count, 1000):
+                try:
+                    peer.sock.sendall(frame(9, b"0123456789") * 1000)
+                except OSError:
+                    return
+                with open("/workspace/sent.new", "w") as f:
+                    f.write(str(i + 1000))
+                os.rename("/workspace/sent.new", "/workspace/sent")
+        threading.Thread(target=ping, daemon=True).start()
+        while not os.path.exists("/workspace/go"):
+            time.sleep(0.02)
+        for _ in range(count):
+            assert peer.message() == (10, b"0123456789")
+        print("pongs:", count, flush=True)
+        peer.close(1000)
     elif what == "slow":  # reads nothing until told through a file
         while not os.path.exists("/workspace/go"):
             time.sleep(0.02)

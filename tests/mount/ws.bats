@@ -269,6 +269,51 @@ state() { head -n 1 <"$C/ws/$1/ctl"; }
 	[ "$(state c)" = 'closed 1000' ]
 }
 
+# The number of pings that went out, when no more do.
+pings_stand() {
+	local a=$(cat "$W/sent")
+	read -r -t 0.5 -u "$pause" || :
+	[ -n "$a" ] && [ "$a" = "$(cat "$W/sent")" ]
+}
+@test "pings of a service that reads no pongs wait there, and each is answered when it reads" {
+	serve_ws
+	local before after pid pause
+	pid=$(fs_pid)
+	connect c count # what a first connection takes is no growth
+	echo close >"$C/ws/c/ctl"
+	before=$(awk '/VmRSS/ { print $2 }' "/proc/$pid/status")
+	connect c 'pings?300000'
+	exec {pause}<> <(:)
+	wait_until 20 pings_stand
+	exec {pause}>&-
+	after=$(awk '/VmRSS/ { print $2 }' "/proc/$pid/status")
+	[ -n "${SAN:-}" ] || [ $((after - before)) -lt 10000 ] || { echo "$before $after"; return 1; }
+	[ "$(state c)" = open ]
+	touch "$W/go"
+	wait_until 60 grep -qx 'pongs: 300000' "$C/processes/service/logs"
+	wait_until 10 state_is c 'closed 1000'
+}
+state_is() { [ "$(state "$1")" = "$2" ]; }
+
+@test "pings put off no close" {
+	serve_ws
+	local pause
+	connect c 'pings?300000'
+	exec {pause}<> <(:)
+	wait_until 20 pings_stand
+	exec {pause}>&-
+	# it never reads: given up after 5 s
+	within 20 bash -c 'echo close >"$1"' - "$C/ws/c/ctl"
+	[[ $(state c) == closed* ]]
+}
+
+@test "a reason cannot steer a terminal" {
+	serve_ws
+	connect c 'close?4001,a%1b[31m%c2%9b1m%0ab%c3%84'
+	within 10 cat "$C/ws/c/lines"
+	[ "$(cat "$C/ws/c/ctl")" = $'closed 4001\nreason a\\033[31m\\302\\2331m\\012b\303\204' ]
+}
+
 @test "one message of 200 MB passes in bounded memory" {
 	serve_ws
 	local before after pid

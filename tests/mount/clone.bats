@@ -66,6 +66,25 @@ fails() {
 	[ -e "$W/c1/g" ] && [ -e "$W/c2/g" ]
 }
 
+@test "who only reads gets the last 64 KiB of what git says, whole lines" {
+	[ "$SERVER" = local ] || skip "changes the sandbox's own settings of git"
+	repository r
+	x 'printf "#!/bin/sh\nseq -f noise%%.0f 30000 >&2\nexec \"\$@\"\n" >/tmp/hook; chmod +x /tmp/hook; git config --global uploadpack.packObjectsHook /tmp/hook'
+	exec 7<>"$C/git"
+	echo 'file:///workspace/r dir=c1' >&7
+	cat <&7 >"$T/all"
+	exec 7>&-
+	[ "$(stat -c %s "$T/all")" -gt 400000 ]
+	cat "$C/git" >"$T/out"
+	[ "$(stat -c %s "$T/out")" -lt 66000 ]
+	[ "$(stat -c %s "$T/out")" -gt 60000 ]
+	[[ $(head -n 1 "$T/out") == '('*' bytes before this)' ]]
+	tail -n +2 "$T/out" >"$T/last"
+	tail -c "$(stat -c %s "$T/last")" "$T/all" | cmp - "$T/last"
+	[[ $(head -n 1 "$T/last") == 'remote: noise'* ]]
+	[ "$(tail -n 1 "$T/out")" = 'dir /workspace/c1' ]
+}
+
 # bats test_tags=server
 @test "what fails says so: unknown branch and repository ENOENT, network EHOSTUNREACH, bad lines EINVAL" {
 	repository r

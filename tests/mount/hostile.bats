@@ -80,3 +80,27 @@ cwd_fails() {
 	cat -v "$T/out"
 	[ "$(cat "$T/out")" = $'create\tgood\ncreate\ta\\033[31mb\\033]0;x\\007\ncreate\tc\\302\\2331m\303\204\ncreate\tlast' ]
 }
+
+# bats test_tags=server
+@test "sync escapes what steers a terminal in a name, and takes it back so" {
+	# one program: a shell's redirections close copies, and what is closed is sent
+	within 30 /usr/bin/python3 - "$W" "$C" <<-'END'
+		import os, sys
+		def queued():
+		    with open(sys.argv[2] + "/sync", "rb") as f: return sorted(f.read().splitlines())
+		def ctl(line):
+		    with open(sys.argv[2] + "/ctl", "wb") as f: f.write(line)
+		name = b"a\033[31m\\b\nc\302\233\303\204"
+		shown = b"a\\033[31m\\134b\\012c\\302\\233\303\204"
+		fds = [os.open(os.fsencode(sys.argv[1]) + b"/" + n, os.O_WRONLY | os.O_CREAT) for n in (name, b"other", b"\\")]
+		for fd in fds: os.write(fd, b"12345")
+		assert queued() == [b"queued 5 \\134", b"queued 5 " + shown, b"queued 5 other"], queued()
+		ctl(b"discard '" + shown + b"'\n")
+		assert queued() == [b"queued 5 \\134", b"queued 5 other"], queued()
+		ctl(b"discard '\\'\n")
+		assert queued() == [b"queued 5 other"], queued()
+		ctl(b"retry other\n")
+		assert queued() == [], queued()
+	END
+	[ "$(cat "$W/other")" = 12345 ]
+}

@@ -4,7 +4,7 @@
  *
  * Everything is opened relative to a descriptor and never through a link. NAME/ is 0700 and ours: a sandbox sees only what is inside
  * workspace/ and spool/, so that nothing between check and use can be swapped by it. What is inside
- * these two belongs to it: no code of ours walks there; removal is done by find(1) under the sandbox's uid.
+ * these two belongs to it: no code of ours walks there but the removal (tree_remove.h), in a child under the sandbox's uid.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -24,6 +24,7 @@
 #include "cleanup.h"
 #include "local.h"
 #include "log.h"
+#include "tree_remove.h"
 
 enum {
 	NAME_LENGTH = 63,
@@ -371,12 +372,18 @@ int local_dir_part(const struct local *l, struct call *c, const char *name, int 
 	return 0;
 }
 
-/* Runs a tool in dir under the sandbox's uid and waits for it: its exit status or a negative errno. */
-static int run_there(const struct local *l, int dir, char *const *argv, struct buf *errors)
+/* In a child: empties its working directory. The exit status is 0 or an errno. */
+static int empty_body(void *arg)
 {
-	struct spawn what = {.path = argv[0],
-		.argv = argv,
-		.collect = true,
+	(void)arg;
+	int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? errno : -tree_empty(fd);
+}
+
+/* Empties dir under the sandbox's uid. */
+static int empty_there(const struct local *l, int dir)
+{
+	struct spawn what = {.body = empty_body,
 		.cwd = dir,
 		.userns = -1,
 		.netns = -1,
@@ -388,17 +395,13 @@ static int run_there(const struct local *l, int dir, char *const *argv, struct b
 	if (err)
 		return err;
 	err = child_wait(child, -1, &status);
-	buf_clear(errors);
-	child_output(child, errors);
 	child_put(child);
-	return err ? err : WIFEXITED(status) ? WEXITSTATUS(status) : -EIO;
+	return err ? err : WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
 }
 
 /* Empties and removes what a sandbox could write to. */
 static int remove_part(const struct local *l, int dir, const char *part)
 {
-	static char *const empty[] = {"/usr/bin/find", ".", "-xdev", "-mindepth", "1", "-delete", NULL};
-	static char *const open_up[] = {"/usr/bin/chmod", "-R", "u+rwX", ".", NULL};
 	struct stat st;
 	if (fstatat(dir, part, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : -errno;
@@ -410,13 +413,10 @@ static int remove_part(const struct local *l, int dir, const char *part)
 	AUTO_FD int fd = openat(dir, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	AUTO_BUF errors = BUF_INIT;
-	int result = run_there(l, fd, empty, &errors);
-	if (result > 0 && (result = run_there(l, fd, open_up, &errors)) >= 0)
-		result = run_there(l, fd, empty, &errors); /* directories without write permission */
-	if (result) {
-		log_error("%s: cannot be emptied: %s", part, errors.size ? errors.data : strerror(-result));
-		return result < 0 ? result : -EACCES;
+	int err = empty_there(l, fd);
+	if (err) {
+		log_error("%s: cannot be emptied: %s", part, strerror(-err));
+		return err;
 	}
 	return unlinkat(dir, part, AT_REMOVEDIR) < 0 ? -errno : 0;
 }

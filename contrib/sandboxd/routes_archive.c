@@ -283,8 +283,9 @@ static enum MHD_Result answer_upload(struct request *r, struct upload *u)
 	const char *path = u->result.path ? u->result.path : "";
 	struct json_object *context = path_context(path, "archive.write");
 	AUTO_BUF text = BUF_INIT;
-	buf_printf(&text, "%s: %s%s%s (%llu entries done)", name ? name : "EIO", path,
-		*path ? ": " : "", why, (unsigned long long)u->result.entries);
+	buf_printf(&text, "%s: %s%s%s", name ? name : "EIO", path, *path ? ": " : "", why);
+	if (!u->replace) /* else none of them has stayed */
+		buf_printf(&text, " (%llu entries done)", (unsigned long long)u->result.entries);
 	json_object_object_add(context, "errno", json_object_new_string(name ? name : "EIO"));
 	json_object_object_add(context, "entries", json_object_new_uint64(u->result.entries));
 	json_object_object_add(context, "bytes", json_object_new_uint64(u->result.bytes));

@@ -14,9 +14,12 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "fileop_server.h"
 #include "routes.h"
 #include "tar.h"
 #include "text.h"
+
+enum { SPACE_STEP = 4 << 20 };
 
 /* False: *out is the answer. */
 static bool backup_paths(
@@ -96,13 +99,26 @@ static int write_all(int fd, const char *p, size_t n)
 	return 0;
 }
 
-static int pour(struct tar_writer *w, int fd)
+/*
+ * What is packed may grow as fast as it is read, and an archive without end with it: what is to stay free of the disk is the limit of
+ * that, on the workspace's as for every other write.
+ */
+static int pour(struct server *server, struct tar_writer *w, int fd)
 {
 	int more = 1, err = 0;
+	size_t unchecked = SPACE_STEP;
+	struct stat st, workspace;
+	bool guarded = fstat(fd, &st) == 0 && stat(server->workspace, &workspace) == 0 &&
+				   st.st_dev == workspace.st_dev;
 	while (more > 0 && !err) {
 		AUTO_BUF piece = BUF_INIT;
 		more = tar_writer_next(w, &piece);
 		err = more < 0 ? more : buf_error(&piece);
+		if (guarded && !err && unchecked >= SPACE_STEP) {
+			err = fileop_server_check_space(server->files, SPACE_STEP);
+			unchecked = 0;
+		}
+		unchecked += piece.size;
 		if (!err && piece.size)
 			err = write_all(fd, piece.data, piece.size);
 	}
@@ -132,7 +148,7 @@ static int backup_write(struct server *server, const char *dir, const char *arch
 		err = -errno;
 	struct stat st = {0};
 	if (!err)
-		err = pour(w, fd);
+		err = pour(server, w, fd);
 	if (!err && (fsync(fd) < 0 || fstat(fd, &st) < 0 || rename(temporary, archive) < 0))
 		err = -errno;
 	if (err < 0 && fd >= 0)

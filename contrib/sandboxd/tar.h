@@ -53,8 +53,12 @@ void tar_result_release(struct tar_result *r);
  * leads out, -EIO the archive is cut or broken, else what a system call said. Entries before it stay.
  */
 int tar_unpack(struct server *server, int fd, const char *dir, struct tar_result *result);
+/* The same into a directory that is open. */
+int tar_unpack_at(struct server *server, int fd, int root, struct tar_result *result);
 /*
- * The same, but the directory then holds nothing else: everything is unpacked beside what is there, which goes only when all has come.
+ * The same, but the directory then holds nothing else: everything is unpacked beside what is there, which goes only when all stands in its
+ * place. On an error nothing has changed, or result->why says what has: besides the above -EBUSY something is mounted in it, and
+ * -EACCES a directory in it is another's, both known before anything is touched.
  */
 int tar_replace(struct server *server, int fd, const char *dir, struct tar_result *result);
 

@@ -5,9 +5,9 @@
  */
 #include <archive.h>
 #include <archive_entry.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,27 +20,20 @@
 #include "cleanup.h"
 #include "fileop_server.h"
 #include "tar.h"
+#include "tar_chain.h"
+#include "tar_later.h"
 #include "text.h"
 
-enum { READ_BLOCK = 64 << 10, SPACE_STEP = 4 << 20, LATER_MAX = 1 << 22, END_BLOCK = 512 };
-
-/* A directory's mode and times are set last: what is made in it needs the one and changes the other. */
-struct later {
-	char *path;
-	mode_t mode;
-	struct timespec time;
-};
+enum { READ_BLOCK = 64 << 10, SPACE_STEP = 4 << 20, ENTRY_SIZE = 4 << 10, END_BLOCK = 512 };
 
 struct unpacking {
 	struct server *server;
 	struct archive *archive;
 	struct tar_result *result;
-	int fd;     /* of the archive */
-	int root;   /* of the directory */
-	int parent; /* the newest directory, or -1 */
-	char *parent_path;
-	struct later *later;
-	size_t later_count;
+	int fd;                 /* of the archive */
+	struct tar_chain chain; /* to the newest directory */
+	struct later
+		later; /* a directory's mode and times are set last: what is made in it needs the one and changes the other */
 	uint64_t unchecked; /* bytes written since the last look at the free space */
 	char block[READ_BLOCK];
 };
@@ -104,50 +97,59 @@ static int name_clean(const char *name, char **out)
 	return *out ? 0 : -ENOMEM;
 }
 
-/* The directory of that name (cleaned), made where it is missing. A new descriptor, or a negative errno. */
-static int directory_reach(struct unpacking *u, const char *path)
+/* The directory of that name in at, made where it is missing and `make` says so: a new descriptor or a negative errno. */
+static int directory_open(int at, const char *name, bool make)
 {
-	AUTO_FD int at = fcntl(u->root, F_DUPFD_CLOEXEC, 3);
-	AUTO_FREE char *copy = strdup(path);
-	if (at < 0 || !copy)
-		return at < 0 ? -errno : -ENOMEM;
-	for (char *save, *name = strtok_r(copy, "/", &save); name; name = strtok_r(NULL, "/", &save)) {
-		const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-		int next = openat(at, name, flags);
-		if (next < 0 && errno == ENOENT) {
-			if (mkdirat(at, name, 0755) < 0 && errno != EEXIST)
-				return -errno;
-			next = openat(at, name, flags);
-		}
-		if (next < 0) {
-			struct stat st;
-			int err = -errno;
-			bool link = fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-			return link ? -EPERM : err;
-		}
-		close(at);
-		at = next;
+	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	int fd = openat(at, name, flags);
+	if (fd < 0 && errno == ENOENT && make) {
+		if (mkdirat(at, name, 0755) < 0 && errno != EEXIST)
+			return -errno;
+		fd = openat(at, name, flags);
 	}
-	return steal_fd(&at);
+	if (fd >= 0)
+		return fd;
+	struct stat st;
+	int err = -errno;
+	bool link = fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+	return link ? -EPERM : err;
+}
+
+/*
+ * The directory that the first n bytes of path (cleaned) name: a borrowed descriptor, until the next call, or a negative errno. Entries come
+ * near each other, so the way goes on from where the last one ended.
+ */
+static int reach(struct unpacking *u, const char *path, size_t n, bool make)
+{
+	struct tar_chain *c = &u->chain;
+	const char *end = path + n;
+	size_t level = 1, part;
+	for (; path < end && level < c->depth; level++, path += part + (path[part] == '/')) {
+		part = strcspn(path, "/");
+		const char *name = c->levels[level].name;
+		if (strncmp(name, path, part) != 0 || name[part])
+			break;
+	}
+	while (c->depth > level)
+		chain_up(c);
+	for (; path < end; path += part + (path[part] == '/')) {
+		part = strcspn(path, "/");
+		AUTO_FREE char *name = strndup(path, part);
+		int at = name ? chain_fd(c) : -ENOMEM;
+		int fd = at < 0 ? at : directory_open(at, name, make);
+		int err = fd < 0 ? fd : chain_down(c, name, fd);
+		if (err < 0)
+			return err;
+	}
+	return chain_fd(c);
 }
 
 /* The directory that holds path: borrowed descriptor, and the last part of the name in *name (borrowed). */
-static int parent_reach(struct unpacking *u, const char *path, const char **name)
+static int parent_reach(struct unpacking *u, const char *path, const char **name, bool make)
 {
 	const char *slash = strrchr(path, '/');
-	size_t n = slash ? (size_t)(slash - path) : 0;
 	*name = slash ? slash + 1 : path;
-	if (u->parent >= 0 && strlen(u->parent_path) == n && strncmp(u->parent_path, path, n) == 0)
-		return u->parent;
-	if (u->parent >= 0)
-		close(u->parent);
-	u->parent = -1;
-	free(u->parent_path);
-	u->parent_path = strndup(path, n);
-	if (!u->parent_path)
-		return -ENOMEM;
-	u->parent = directory_reach(u, u->parent_path);
-	return u->parent;
+	return reach(u, path, slash ? (size_t)(slash - path) : 0, make);
 }
 
 static char *temporary_name(void)
@@ -274,20 +276,24 @@ static int take_file(
 	return name_take(dir, temporary, name);
 }
 
-static int take_hard_link(struct unpacking *u, const char *target, int dir, const char *name)
+static int take_hard_link(struct unpacking *u, const char *target, const char *path)
 {
 	AUTO_FREE char *clean = NULL;
 	AUTO_FREE char *temporary = temporary_name();
+	const char *source, *name;
 	int err = name_clean(target, &clean);
 	if (err < 0 || !temporary || !*clean)
 		return err < 0 ? err : !temporary ? -ENOMEM : -EPERM;
-	char *slash = strrchr(clean, '/');
-	if (slash)
-		*slash = '\0';
-	AUTO_FD int from = directory_reach(u, slash ? clean : "");
+	int from = parent_reach(u, clean, &source, false);
 	if (from < 0)
 		return from;
-	if (linkat(from, slash ? slash + 1 : clean, dir, temporary, 0) < 0)
+	AUTO_FD int kept = fcntl(from, F_DUPFD_CLOEXEC, 3);
+	if (kept < 0)
+		return -errno;
+	int dir = parent_reach(u, path, &name, true);
+	if (dir < 0)
+		return dir;
+	if (linkat(kept, source, dir, temporary, 0) < 0)
 		return -errno;
 	return name_take(dir, temporary, name);
 }
@@ -323,31 +329,12 @@ static int take_special(struct archive_entry *entry, int dir, const char *name)
 	return name_take(dir, temporary, name);
 }
 
-static int later_add(struct unpacking *u, struct archive_entry *entry, const char *path)
-{
-	if (u->later_count == LATER_MAX)
-		return -E2BIG;
-	if ((u->later_count & (u->later_count - 1)) == 0) {
-		size_t capacity = u->later_count ? u->later_count * 2 : 1;
-		struct later *later = realloc(u->later, capacity * sizeof *later);
-		if (!later)
-			return -ENOMEM;
-		u->later = later;
-	}
-	char *copy = strdup(path);
-	if (!copy)
-		return -ENOMEM;
-	u->later[u->later_count++] =
-		(struct later){.path = copy, .mode = archive_entry_perm(entry), .time = entry_time(entry)};
-	return 0;
-}
-
 static int take_directory(struct unpacking *u, struct archive_entry *entry, const char *path)
 {
 	if (*path) {
 		const char *name;
 		struct stat st;
-		int dir = parent_reach(u, path, &name);
+		int dir = parent_reach(u, path, &name, true);
 		if (dir < 0)
 			return dir;
 		/* A link or a file of that name gives way, as to any other entry. */
@@ -355,7 +342,7 @@ static int take_directory(struct unpacking *u, struct archive_entry *entry, cons
 			unlinkat(dir, name, 0) < 0)
 			return -errno;
 	}
-	AUTO_FD int fd = directory_reach(u, path);
+	int fd = reach(u, path, strlen(path), true);
 	if (fd < 0)
 		return fd;
 	int err = take_owner(entry, fd);
@@ -365,7 +352,7 @@ static int take_directory(struct unpacking *u, struct archive_entry *entry, cons
 	/* Until the end it can be written into. */
 	if (*path && fchmod(fd, archive_entry_perm(entry) | S_IRWXU) < 0)
 		return -errno;
-	return later_add(u, entry, path);
+	return later_push(&u->later, path, archive_entry_perm(entry), entry_time(entry));
 }
 
 static int take_entry(struct unpacking *u, struct archive_entry *entry, const char *path)
@@ -376,13 +363,13 @@ static int take_entry(struct unpacking *u, struct archive_entry *entry, const ch
 		return take_directory(u, entry, path);
 	if (!*path)
 		return fail(u, -EPERM, ".", "the archive gives the directory itself another type");
-	int dir = parent_reach(u, path, &name);
+	int dir = parent_reach(u, path, &name, true);
 	if (dir < 0)
 		return dir == -EPERM ? fail(u, dir, path, "its directory is a link") : dir;
 	if (strlen(name) > NAME_MAX)
 		return -ENAMETOOLONG;
 	if (link)
-		return take_hard_link(u, link, dir, name);
+		return take_hard_link(u, link, path);
 	if (type == AE_IFREG)
 		return take_file(u, entry, dir, name, path);
 	if (type == AE_IFLNK || type == AE_IFIFO || type == AE_IFCHR || type == AE_IFBLK)
@@ -403,6 +390,8 @@ static int one(struct unpacking *u, struct archive_entry *entry)
 	if (err == -EPERM)
 		return fail(u, err, name, "the name leads out of the directory");
 	if (!err)
+		err = space(u, ENTRY_SIZE);
+	if (!err)
 		err = take_entry(u, entry, path);
 	if (err < 0)
 		return fail(u, err, path, NULL);
@@ -416,16 +405,21 @@ static int one(struct unpacking *u, struct archive_entry *entry)
  */
 static int finish_directories(struct unpacking *u)
 {
-	for (size_t i = u->later_count; i-- > 0;) {
-		struct later *l = &u->later[i];
-		AUTO_FD int fd = directory_reach(u, l->path);
-		struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, l->time};
+	AUTO_BUF path = BUF_INIT;
+	struct timespec times[2] = {{.tv_nsec = UTIME_NOW}};
+	mode_t mode;
+	int more;
+	while ((more = later_pop(&u->later, &path, &mode, &times[1])) > 0) {
+		/* Not by the chain: the way back from it may need rights that it has no more. */
+		const char *name;
+		int dir = parent_reach(u, path.data, &name, false);
+		AUTO_FD int fd = dir < 0 ? dir : directory_open(dir, *name ? name : ".", false);
 		if (fd < 0)
 			continue;
-		if (fchmod(fd, l->mode) < 0 || futimens(fd, times) < 0)
-			return fail(u, -errno, l->path, NULL);
+		if (fchmod(fd, mode) < 0 || futimens(fd, times) < 0)
+			return fail(u, -errno, path.data, NULL);
 	}
-	return 0;
+	return more < 0 ? fail(u, more, NULL, NULL) : 0;
 }
 
 static la_ssize_t on_read(struct archive *a, void *arg, const void **p)
@@ -480,7 +474,7 @@ static int unpack_all(struct unpacking *u)
 	return err;
 }
 
-static int unpack(struct server *server, int fd, int root, struct tar_result *result)
+int tar_unpack_at(struct server *server, int fd, int root, struct tar_result *result)
 {
 	AUTO_FREE struct unpacking *u = calloc(1, sizeof *u);
 	if (!u)
@@ -488,18 +482,16 @@ static int unpack(struct server *server, int fd, int root, struct tar_result *re
 	u->server = server;
 	u->result = result;
 	u->fd = fd;
-	u->root = root;
-	u->parent = -1;
-	int err = unpack_all(u);
-	int finished = finish_directories(u);
+	later_init(&u->later, root);
+	int copy = fcntl(root, F_DUPFD_CLOEXEC, 3);
+	int err = copy < 0 ? -errno : chain_down(&u->chain, NULL, copy);
+	if (!err)
+		err = unpack_all(u);
+	int finished = u->chain.depth ? finish_directories(u) : 0;
 	if (u->archive)
 		archive_read_free(u->archive);
-	if (u->parent >= 0)
-		close(u->parent);
-	free(u->parent_path);
-	for (size_t i = 0; i < u->later_count; i++)
-		free(u->later[i].path);
-	free(u->later);
+	chain_release(&u->chain);
+	later_release(&u->later);
 	return err < 0 ? err : finished;
 }
 
@@ -507,87 +499,5 @@ int tar_unpack(struct server *server, int fd, const char *dir, struct tar_result
 {
 	*result = (struct tar_result){0, 0, NULL, NULL};
 	AUTO_FD int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return root < 0 ? -errno : unpack(server, fd, root, result);
-}
-
-/* --- replacing --- */
-
-/* Removes an entry and all below it, without following a link. 0 or a negative errno. */
-static int remove_tree(int dir, const char *name)
-{
-	if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != EISDIR && errno != EPERM)
-		return -errno;
-	AUTO_FD int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	int copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
-	if (!d) {
-		int err = -errno;
-		if (copy >= 0)
-			close(copy);
-		return err;
-	}
-	int err = 0;
-	/* Unlinking while reading is fine on Linux: what was not told yet is still told. */
-	for (struct dirent *e; !err && (e = readdir(d));)
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			err = remove_tree(fd, e->d_name);
-	closedir(d);
-	return err ? err : unlinkat(dir, name, AT_REMOVEDIR) < 0 ? -errno : 0;
-}
-
-/* Calls on every entry of dir but `but`: removes it, or moves it to `to`. */
-static int each_entry(int dir, const char *but, int to)
-{
-	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
-	if (!d) {
-		int err = -errno;
-		if (copy >= 0)
-			close(copy);
-		return err;
-	}
-	int err = 0;
-	for (struct dirent *e; !err && (e = readdir(d));) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
-			(but && strcmp(e->d_name, but) == 0))
-			continue;
-		err = to < 0 ? remove_tree(dir, e->d_name)
-					 : (renameat(dir, e->d_name, to, e->d_name) < 0 ? -errno : 0);
-	}
-	closedir(d);
-	return err;
-}
-
-int tar_replace(struct server *server, int fd, const char *dir, struct tar_result *result)
-{
-	*result = (struct tar_result){0, 0, NULL, NULL};
-	AUTO_FREE char *beside = temporary_name();
-	AUTO_FD int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0 || !beside)
-		return root < 0 ? -errno : -ENOMEM;
-	if (mkdirat(root, beside, 0700) < 0)
-		return -errno;
-	AUTO_FD int fresh = openat(root, beside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	int err = fresh < 0 ? -errno : unpack(server, fd, fresh, result);
-	if (err < 0) {
-		int left = remove_tree(root, beside);
-		return left < 0 && !err ? left : err;
-	}
-	struct stat st;
-	if (fstat(fresh, &st) < 0)
-		return -errno;
-	err = each_entry(root, beside, -1);
-	/* A mode without w on the new top would keep its content from leaving. */
-	if (!err && fchmod(fresh, 0700) < 0)
-		err = -errno;
-	if (!err)
-		err = each_entry(fresh, NULL, root);
-	if (!err && unlinkat(root, beside, AT_REMOVEDIR) < 0)
-		err = -errno;
-	struct timespec times[2] = {st.st_atim, st.st_mtim};
-	if (!err && (fchmod(root, st.st_mode & 07777) < 0 || futimens(root, times) < 0))
-		err = -errno;
-	return err;
+	return root < 0 ? -errno : tar_unpack_at(server, fd, root, result);
 }

@@ -16,11 +16,18 @@
 #include "cleanup.h"
 #include "glob.h"
 #include "tar.h"
+#include "tar_chain.h"
 
-enum { PIECE = 256 << 10, STEPS = 256, ATTRIBUTE_MAX = 64 << 10, LINKS_FIRST = 256 };
+enum {
+	PIECE = 256 << 10,
+	STEPS = 256,
+	ATTRIBUTE_MAX = 64 << 10,
+	LINKS_FIRST = 256,
+	/* What reads archives takes no header of more than a megabyte; and each entry of a deep tree has its whole path in one. */
+	PATH_LONGEST = 256 << 10
+};
 
 struct level {
-	int fd;
 	size_t path_size; /* of the writer's path */
 	struct buf names; /* each with its NUL */
 	size_t at;
@@ -36,7 +43,8 @@ struct tar_writer {
 	struct archive *archive;
 	struct tar_filter filter;
 	struct buf path; /* of the directory at the top of the stack */
-	struct level *levels;
+	struct tar_chain chain;
+	struct level *levels; /* of the chain's directories */
 	size_t depth, capacity;
 	struct link_seen *links; /* a hash table, at most half full */
 	size_t links_count, links_capacity;
@@ -335,8 +343,8 @@ static int names_read(int fd, struct buf *names)
 	return err < 0 || !count ? err : names_sort(names, count);
 }
 
-/* Tells of the directory fd (taken) and puts it on the stack. path: as in the archive. */
-static int put_directory(struct tar_writer *w, int given, const char *path)
+/* Tells of the directory fd (taken) and puts it on the stack. name: NULL: the top; path: as in the archive. */
+static int put_directory(struct tar_writer *w, int given, const char *name, const char *path)
 {
 	AUTO_FD int fd = given;
 	struct stat st;
@@ -360,8 +368,10 @@ static int put_directory(struct tar_writer *w, int given, const char *path)
 		w->capacity = capacity;
 	}
 	struct level *l = &w->levels[w->depth];
-	*l = (struct level){.fd = fd, .path_size = w->path.size};
+	*l = (struct level){.path_size = w->path.size};
 	err = names_read(fd, &l->names);
+	if (!err)
+		err = chain_down(&w->chain, name, steal_fd(&fd));
 	if (err < 0) {
 		buf_release(&l->names);
 		return err;
@@ -370,7 +380,6 @@ static int put_directory(struct tar_writer *w, int given, const char *path)
 		buf_clear(&w->path);
 		buf_printf(&w->path, "%s/", path);
 	}
-	(void)steal_fd(&fd);
 	w->depth++;
 	return buf_error(&w->path);
 }
@@ -378,7 +387,7 @@ static int put_directory(struct tar_writer *w, int given, const char *path)
 static void level_leave(struct tar_writer *w)
 {
 	struct level *l = &w->levels[--w->depth];
-	close(l->fd);
+	chain_up(&w->chain);
 	buf_release(&l->names);
 	w->path.size = l->path_size;
 	if (w->path.data)
@@ -397,7 +406,7 @@ static int put(struct tar_writer *w, int dir, const char *name, const char *path
 	if (!S_ISDIR(st.st_mode))
 		return put_other(w, path, &st);
 	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? -errno : put_directory(w, fd, path);
+	return fd < 0 ? -errno : put_directory(w, fd, name, path);
 }
 
 /* The next name of the walk. 1: go on, 0: that was the last. */
@@ -416,7 +425,12 @@ static int walk(struct tar_writer *w)
 		return -ENOMEM;
 	if (is_excluded(w, path.data))
 		return 1;
-	int err = put(w, l->fd, name, path.data);
+	int dir = chain_fd(&w->chain);
+	if (dir == -ENOENT)
+		l->at = l->names.size; /* moved away, with all that is left in it */
+	int err = path.size > PATH_LONGEST ? -ENAMETOOLONG
+			  : dir < 0                ? dir
+									   : put(w, dir, name, path.data);
 	/* What is gone is gone; what cannot be read is told, and the rest goes on. */
 	if (err == -EACCES || err == -EPERM || err == -EIO || err == -ENXIO || err == -ENAMETOOLONG)
 		note(w, path.data, -err, NULL);
@@ -502,6 +516,7 @@ void tar_writer_free(struct tar_writer *w)
 		archive_write_free(w->archive);
 	while (w->depth)
 		level_leave(w);
+	chain_release(&w->chain);
 	free(w->levels);
 	for (size_t i = 0; i < w->links_capacity; i++)
 		free(w->links[i].path);
@@ -567,7 +582,7 @@ int tar_writer_next(struct tar_writer *w, struct buf *out)
 	int more = 1;
 	w->out = out;
 	if (w->root >= 0) {
-		int err = put_directory(w, steal_fd(&w->root), "./");
+		int err = put_directory(w, steal_fd(&w->root), NULL, "./");
 		more = err < 0 ? err : 1;
 	}
 	/* A piece of some size, however small the files are, but soon: holes and what compresses well give little. */

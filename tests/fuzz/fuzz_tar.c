@@ -1,10 +1,11 @@
-/* links: contrib/sandboxd/text.c contrib/common/buf.c contrib/common/fileop_server.c contrib/common/fileop.c contrib/common/fileop_calls.c contrib/common/fileop_dir.c contrib/common/fileop_handles.c contrib/common/fileop_io.c contrib/common/fileop_open.c contrib/common/fileop_path.c contrib/common/fileop_replay.c contrib/common/fileop_stage.c contrib/common/fileop_xattr.c */
+/* links: contrib/sandboxd/text.c contrib/sandboxd/tar_chain.c contrib/sandboxd/tar_later.c contrib/sandboxd/tar_look.c contrib/sandboxd/tar_replace.c contrib/common/tree_remove.c contrib/common/buf.c contrib/common/fileop_server.c contrib/common/fileop.c contrib/common/fileop_calls.c contrib/common/fileop_dir.c contrib/common/fileop_handles.c contrib/common/fileop_io.c contrib/common/fileop_open.c contrib/common/fileop_path.c contrib/common/fileop_replay.c contrib/common/fileop_stage.c contrib/common/fileop_xattr.c */
 /*
  * Tar streams that are unpacked: whatever an archive says, nothing appears outside of the directory. Its names alone, too:
  * what a name is cleaned to stays below the top. Makes files, so it runs in a root of its own only (tests/fuzz/run).
  */
 #include "../../contrib/sandboxd/tar_read.c"
 
+#include <dirent.h>
 #include <ftw.h>
 #include <sys/mman.h>
 

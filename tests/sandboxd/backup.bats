@@ -237,3 +237,137 @@ print(m[4].offset_data + (m[4].size + 511) // 512 * 512 if not m[4].sparse else 
 	[ "$(status backup/restore "{\"dir\":\"$W/a\",\"archivePath\":\"$T/nonsense\"}")" = "500 BACKUP_RESTORE_FAILED" ]
 	[ "$(ls -A "$W/a")" = kept ]
 }
+
+# Makes LEVELS directories in each other, deeper than any path may be long, and a file in the last.
+deep() { # DIR LEVELS
+	python3 - "$@" <<-'PY'
+		import os, sys
+		at = os.open(sys.argv[1], os.O_RDONLY)
+		for i in range(int(sys.argv[2])):
+		    os.mkdir("d", dir_fd=at)
+		    next = os.open("d", os.O_RDONLY, dir_fd=at)
+		    os.close(at)
+		    at = next
+		os.close(os.open("last", os.O_CREAT | os.O_WRONLY, 0o640, dir_fd=at))
+		os.utime(at, ns=(0, 1234567890 * 10**9 + 5))
+	PY
+}
+# How deep it is; the last directory has its file and its time.
+depth() {
+	python3 - "$1" <<-'PY'
+		import os, sys
+		at = os.open(sys.argv[1], os.O_RDONLY)
+		n = 0
+		while "d" in os.listdir(at):
+		    next = os.open("d", os.O_RDONLY, dir_fd=at)
+		    os.close(at)
+		    at = next
+		    n += 1
+		assert os.listdir(at) == ["last"], os.listdir(at)
+		assert os.fstat(at).st_mtime_ns == 1234567890 * 10**9 + 5
+		print(n)
+	PY
+}
+
+@test "a tree of 12000 levels goes out, comes in, is replaced and replaces" {
+	mkdir "$W/a" "$W/b" "$W/c"
+	deep "$W/a" 12000
+	touch "$W/c/shallow"
+	pack a compression=zstd >"$T/deep"
+	pack c >"$T/shallow"
+	[ "$(unpack b "$T/deep" | field '["success"]')" = True ]
+	[ "$(depth "$W/b")" = 12000 ]
+	[ "$(unpack b "$T/shallow" replace=1 | field '["success"]')" = True ]
+	[ "$(ls -A "$W/b")" = shallow ]
+	[ "$(unpack b "$T/deep" replace=1 | field '["success"]')" = True ]
+	[ "$(depth "$W/b")" = 12000 ]
+	# one that is cut goes again
+	head -c $(($(stat -c %s "$T/deep") / 2)) "$T/deep" >"$T/cut"
+	[[ $(unpack c "$T/cut" replace=1 | errno) = EIO* ]]
+	[ "$(ls -A "$W/c")" = shallow ]
+	[ "$(ls "/proc/$server/fd" | wc -l)" -lt 60 ]
+	rm -rf "$W/a" "$W/b"
+}
+
+@test "replacing where something is mounted is EBUSY, and touches nothing" {
+	[ "$(id -u)" = 0 ] || skip 'mounts need root'
+	mkdir -p "$W/b/x/data" "$W/a"
+	touch "$W/b/old" "$W/a/new" "$W/b/x/file" "$T/other"
+	pack a >"$T/tar"
+	stop
+	# in a namespace of its own: it goes with the server
+	# shellcheck disable=SC2016
+	WRAP=(unshare -m sh -c 'mount -t tmpfs none "$0/b/x/data" && : >"$0/b/x/data/object" && exec "$@"' "$W")
+	serve
+	inside=/proc/$server/root$W
+	[[ $(unpack b "$T/tar" replace=1 | errno) = EBUSY* ]]
+	[[ $(unpack b "$T/tar" replace=1) = *x/data*'mounted there'* ]]
+	[[ $(post backup/restore "{\"dir\":\"$W/b\",\"archivePath\":\"$T/tar\"}") = *'mounted there'* ]]
+	[ "$(ls -A "$W/b" "$inside/b/x/data")" = "$(printf '%s:\nobject\n\n%s:\nold\nx' "$inside/b/x/data" "$W/b")" ]
+	# of a file too
+	stop
+	# shellcheck disable=SC2016
+	WRAP=(unshare -m sh -c 'mount --bind "$1" "$0/b/x/file" && shift && exec "$@"' "$W" "$T/other")
+	serve
+	[[ $(unpack b "$T/tar" replace=1 | errno) = EBUSY* ]]
+	[ "$(ls -A "$W/b")" = $'old\nx' ]
+	stop
+	WRAP=()
+	serve
+	[ "$(unpack b "$T/tar" replace=1 | field '["success"]')" = True ]
+	[ "$(ls -A "$W/b")" = new ]
+}
+
+@test "directories that lack w and x are replaced, and come" {
+	mkdir -p "$W/b/shut/in" "$W/b/ro/in/in" "$W/a/ro/in"
+	touch "$W/b/shut/in/f" "$W/b/ro/in/f" "$W/a/ro/in/f"
+	chmod 555 "$W/b/ro/in/in" "$W/b/ro/in" "$W/b/ro" "$W/a/ro/in" "$W/a/ro"
+	chmod 0 "$W/b/shut"
+	pack a >"$T/tar"
+	head -c 600 "$T/tar" >"$T/cut"
+	[[ $(unpack b "$T/cut" replace=1 | errno) = EIO* ]]
+	[ "$(stat -c %a "$W/b/shut" "$W/b/ro" | tr '\n' ' ')" = '0 555 ' ]
+	[ "$(unpack b "$T/tar" replace=1 | field '["success"]')" = True ]
+	diff <(seen "$W/a") <(seen "$W/b")
+	[ "$(ls -A "$W/b")" = ro ]
+	chmod -R u+w "$W"
+}
+
+@test "what is another's stays, and all with it" {
+	[ "$(id -u)" = 0 ] || skip 'it takes two users'
+	mkdir -p "$W/b/mine" "$W/b/theirs/deep" "$W/b/zero" "$W/a"
+	touch "$W/b/theirs/deep/f" "$W/a/new"
+	pack a >"$T/tar"
+	stop
+	chmod 755 "$T"
+	chown -R 65534:65534 "$T/spool" "$W"
+	chown -R 0:0 "$W/b/theirs/deep"
+	WRAP=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+	chown 65534 "$T"
+	rm -f "$T/s" "$T/log"
+	serve
+	before=$(seen "$W/b")
+	[[ $(unpack b "$T/tar" replace=1 | errno) = EACCES* ]]
+	diff <(echo "$before") <(seen "$W/b")
+	rm -r "$W/b/theirs"
+	# an empty one of another's can be removed, but not moved: that shows in the middle only
+	chown 0:0 "$W/b/zero"
+	before=$(seen "$W/b")
+	[[ $(unpack b "$T/tar" replace=1) = *'nothing was changed'* ]]
+	diff <(echo "$before") <(seen "$W/b")
+}
+
+@test "more directories than are kept in memory get their times" {
+	python3 - "$T/tar" <<-'PY'
+		import sys, tarfile
+		t = tarfile.open(sys.argv[1], "w", format=tarfile.USTAR_FORMAT)
+		for i in range(20000):
+		    e = tarfile.TarInfo("directory-%d/%s-%d" % (i % 100, "n" * 80, i))
+		    e.type, e.mode, e.mtime = tarfile.DIRTYPE, 0o755, 1000000000 + i
+		    t.addfile(e)
+		t.close()
+	PY
+	mkdir "$W/b"
+	[ "$(unpack b "$T/tar" replace=1 | field '["entries"]')" = 20000 ]
+	[ "$(stat -c %Y "$W/b"/directory-7/*-7 "$W/b"/directory-99/*-19999 | tr '\n' ' ')" = '1000000007 1000019999 ' ]
+}

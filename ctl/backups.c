@@ -13,13 +13,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "archive.h"
 #include "cleanup.h"
 #include "kinds.h"
 
-enum { PIECE = 256 << 10, NAME_BYTES = 256 };
+enum { PIECE = 256 << 10, NAME_BYTES = 256, SPACE_STEP = 4 << 20 };
 
 /* --- new --- */
 
@@ -209,6 +210,28 @@ static int store_fault(struct call *c, int err)
 							   "it cannot be kept on this machine: %s", strerror(-err));
 }
 
+/*
+ * May the disk of fd take that much more? An archive has no other limit: a program in the sandbox that renames a file ahead of
+ * the walk makes it endless, and min-free= ends it, for it is dropped then.
+ */
+static int check_space(struct sandbox *sb, struct call *c, int fd)
+{
+	struct statvfs fs;
+	uint64_t keep = sandbox_options(sb)->min_free, left;
+	if (!keep || fstatvfs(fd, &fs) < 0)
+		return 0;
+	if (__builtin_mul_overflow((uint64_t)fs.f_bavail, (uint64_t)fs.f_frsize, &left))
+		left = UINT64_MAX;
+	if (left >= SPACE_STEP && left - SPACE_STEP >= keep)
+		return 0;
+	return call_fault(c, ENOSPC, "BACKUP_CREATE_FAILED",
+		"nothing was kept: %llu MiB are left on the disk of the backups, and %llu MiB are to stay "
+		"free; "
+		"remove something there, leave something out by exclude=, or mount with a smaller -o "
+		"min-free=",
+		(unsigned long long)(left >> 20), (unsigned long long)(keep >> 20));
+}
+
 /* Packs into fd. */
 static int pack(struct sandbox *sb, struct call *c, const struct backup_request *q, int fd)
 {
@@ -217,7 +240,10 @@ static int pack(struct sandbox *sb, struct call *c, const struct backup_request 
 	AUTO_FREE char *piece = malloc(PIECE);
 	if (!piece)
 		return -ENOMEM;
-	int err = archive_reader_open(sb, c, q->dir, q->query.data, awaited_wake, &a, &r);
+	uint64_t unchecked = 0;
+	int err = check_space(sb, c, fd);
+	if (!err)
+		err = archive_reader_open(sb, c, q->dir, q->query.data, awaited_wake, &a, &r);
 	while (!err) {
 		ssize_t got = archive_reader_next(r, piece, PIECE);
 		if (got == 0)
@@ -225,6 +251,11 @@ static int pack(struct sandbox *sb, struct call *c, const struct backup_request 
 		if (got > 0) {
 			int bad = call_cancelled(c) ? -EINTR : write_all(fd, piece, (size_t)got);
 			err = bad ? store_fault(c, bad) : 0;
+			unchecked += (uint64_t)got;
+			if (!err && unchecked >= SPACE_STEP) {
+				err = check_space(sb, c, fd);
+				unchecked = 0;
+			}
 		} else if (got == -EAGAIN) {
 			err = call_wait(c, awaited_changed, &a, -1);
 		} else {
@@ -443,7 +474,8 @@ static const struct ctl_row backup_rows[] = {
 		.unlisted = true,
 		.call = backup_new,
 		.grammar = "W DIR [name=N] [ttl=DUR] [gitignore] [exclude=G]..., or createBackup's JSON, "
-				   "waits; RW answer the id. Without ttl= it is kept until rm"},
+				   "waits; RW answer the id. Without ttl= it is kept until rm; ENOSPC "
+				   "before less than min-free= is left here"},
 	{.name = NULL}};
 
 const struct ctl_dir ctl_backups_dir = {

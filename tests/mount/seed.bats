@@ -52,42 +52,24 @@ setup() {
 	done
 }
 
-# The page's server says what `python3 -m http.server` does not.
-web_server() {
-	mkdir -p "$W/public/http"
-	: >"$W/public/http/__init__.py"
-	cat >"$W/public/http/server.py" <<'E'
-import os, socket, sys
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("", int(sys.argv[1])))
-s.listen()
-print("Server running", os.environ["PORT"], flush=True)
-while True:
-	c, _ = s.accept()
-	c.recv(4096)
-	c.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nsite\n")
-	c.close()
-E
-}
-
 @test "startProcess, waitForPort, waitForLog, getLogs, listProcesses, kill" {
 	local sh
-	web_server
 	for sh in bash dash; do
+		rm -rf "$W/public"
 		run -0 seed $sh 'P=$C' 'grep . $C/proc'
 		[[ ${lines[0]} =~ ^[0-9]+$ ]]
-		[ "${lines[1]}" = 'python3 -m http.server 8080' ]
-		[ "${lines[2]}" = 'Server running 8080' ]
-		[ "${lines[3]}" = running ]
-		[ "${lines[4]}" = 143 ]
+		[ "${lines[1]}" = 'python3 -u -m http.server 8080' ]
+		[[ ${lines[2]} = 'Serving HTTP on '*' port 8080 '* ]]
+		[ "${lines[-2]}" = running ]
+		[ "${lines[-1]}" = 143 ]
 		[ -z "$(ls -d "$C"/processes/*/ 2>/dev/null)" ]
 	done
 }
 
 @test "exposePort, getExposedPorts, unexposePort" {
 	local sh
-	web_server
+	mkdir "$W/public"
+	echo site >"$W/public/index.html"
 	mkdir "$C/processes/w"
 	echo /workspace/public >"$C/processes/w/cwd"
 	echo PORT=8080 >"$C/processes/w/env"

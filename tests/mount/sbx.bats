@@ -356,6 +356,24 @@ E
 		[ "$(echo 'kept' | $sh code "$NAME" -k own -)" = 3 ]
 		rmdir "$C/code/own"
 	done
+	# which sandbox: a word alone that is no file, or the one in which the file lies
+	echo 'print(open("/workspace/mark").read())' | tee "$T/own.py" >"$W/own.py"
+	printf 'here' >"$W/mark"
+	cd "$T"
+	for sh in in_dash in_bash; do
+		[ "$($sh code "$NAME" <own.py)" = here ]
+		[ "$($sh code "$NAME" - <own.py)" = here ]
+		[ "$($sh code "$W" <own.py)" = here ]
+		[ "$($sh code "$W/own.py")" = here ]
+		run -125 $sh code own.py
+		[[ $output == 'sbx: no sandbox is here'* ]]
+		run -125 $sh code none.py
+		[ "$output" = 'sbx: none.py: neither a file nor a sandbox' ]
+	done
+	# a file comes before a sandbox of its name
+	cp own.py "$NAME"
+	run -125 in_dash code "$NAME"
+	[[ $output == 'sbx: no sandbox is here'* ]]
 	x 'command -v node' >/dev/null || return 0
 	echo 'console.log(1 + 1)' >"$T/two.js"
 	[ "$(in_dash code "$NAME" "$T/two.js")" = 2 ]

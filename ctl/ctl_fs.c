@@ -377,8 +377,9 @@ static int fs_mkdir(
 	return err ? err : node_answer(n, op_call(op), out);
 }
 
-static int remove_name(struct ctl_node *dir, struct call *c, const char *name, bool directory)
+static int remove_name(struct ctl_node *dir, struct op *op, const char *name, bool directory)
 {
+	struct call *c = op_call(op);
 	const struct ctl_set *set = ctl_is_dir(dir) ? dir->dir->set : NULL;
 	const struct ctl_row *row = ctl_is_dir(dir) ? find_row(dir->dir, name) : NULL;
 	if (row && directory && row->kind != CTL_DIR)
@@ -388,17 +389,20 @@ static int remove_name(struct ctl_node *dir, struct call *c, const char *name, b
 			*dir->path ? "/" : "");
 		return ctl_fail(dir, c, -EPERM, directory ? "rmdir" : "unlink");
 	}
-	return ctl_fail_name(dir, c, set->remove(&dir->ref, c, name), directory ? "rmdir" : "unlink");
+	int err = ctl_list_guard(dir, op, name, directory);
+	if (!err)
+		err = set->remove(&dir->ref, c, name);
+	return ctl_fail_name(dir, c, err, directory ? "rmdir" : "unlink");
 }
 
 static int fs_unlink(struct node *node, struct op *op, const char *name)
 {
-	return remove_name(ctl_of(node), op_call(op), name, false);
+	return remove_name(ctl_of(node), op, name, false);
 }
 
 static int fs_rmdir(struct node *node, struct op *op, const char *name)
 {
-	return remove_name(ctl_of(node), op_call(op), name, true);
+	return remove_name(ctl_of(node), op, name, true);
 }
 
 static int fs_mknod(struct node *dir, struct op *op, const char *name, mode_t mode, dev_t dev,

@@ -55,6 +55,18 @@ struct timespec ctl_tree_time(struct ctl_tree *t, const char *path);
 /* An error that came too late for its request meets the next opening that reads, once. */
 void ctl_tree_note_late(struct ctl_tree *t, const char *path, int err);
 int ctl_tree_take_late(struct ctl_tree *t, const char *path);
+/* An opening of a listing from which names can be removed, and whose it is. */
+struct ctl_opening {
+	struct ctl_opening *next;
+	uint64_t ino;  /* the directory's */
+	pid_t process; /* 0: unknown, and not kept */
+	bool told;     /* a removal was refused because of it */
+};
+/* o is borrowed until it is closed. */
+void ctl_tree_opened(struct ctl_tree *t, struct ctl_opening *o);
+void ctl_tree_closed(struct ctl_tree *t, struct ctl_opening *o);
+/* Has this process the directory open? Waits a moment for what it has just closed. */
+bool ctl_tree_is_open(struct ctl_tree *t, uint64_t ino, pid_t process);
 
 /* --- pump.c: a thread that serves channels after a wake; started at its first use --- */
 struct ctl_channel;
@@ -87,6 +99,8 @@ extern const struct ctl_row ctl_help_row;
 int ctl_list_open(struct node *n, struct op *op, struct node_open *o);
 int ctl_list_read(struct node *n, struct op *op, void *file, off_t off, struct node_filler *f);
 int ctl_list_close(struct node *n, struct op *op, void *file);
+/* Before name is removed from dir: -EPERM with a fault for a program that walks (list.c says which does). */
+int ctl_list_guard(struct ctl_node *dir, struct op *op, const char *name, bool directory);
 void ctl_help(const struct ctl_dir *d, struct buf *out);
 
 /* --- an opening --- */

@@ -3,6 +3,9 @@
  *
  * A listing is made when it is read from its start and then stays as it is for that opening: offsets are
  * places in it. Entries carry no attributes: a readdirplus entry would give the kernel a node that stays.
+ *
+ * Whose opening it is tells a walk from a name: rm -r and its like hold the directory open in which they remove, rm and rmdir of
+ * a name do not.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,7 +21,8 @@ struct listed {
 };
 
 struct listing {
-	pthread_mutex_t lock; /* two threads may read one opened directory */
+	struct ctl_opening opening; /* the tree's, if its process is known */
+	pthread_mutex_t lock;       /* two threads may read one opened directory */
 	struct listed *items;
 	size_t count, capacity;
 	struct ctl_node *dir; /* while it is being made */
@@ -97,15 +101,25 @@ static int listing_make(struct listing *l, struct ctl_node *dir, struct call *c)
 	return err ? err : l->err;
 }
 
+/* Are there names to remove? */
+static bool list_removes(const struct ctl_node *dir)
+{
+	return dir->dir->set && dir->dir->set->remove;
+}
+
 int ctl_list_open(struct node *node, struct op *op, struct node_open *o)
 {
-	(void)op;
-	if (!ctl_is_dir((struct ctl_node *)node))
+	struct ctl_node *dir = (struct ctl_node *)node;
+	if (!ctl_is_dir(dir))
 		return -ENOTDIR;
 	struct listing *l = calloc(1, sizeof *l);
 	if (!l)
 		return -ENOMEM;
 	pthread_mutex_init(&l->lock, NULL);
+	l->opening.ino = dir->ino;
+	l->opening.process = list_removes(dir) ? ctl_process_of(op_pid(op)) : 0;
+	if (l->opening.process)
+		ctl_tree_opened(dir->tree, &l->opening);
 	o->file = l;
 	return 0;
 }
@@ -132,12 +146,23 @@ int ctl_list_read(struct node *node, struct op *op, void *file, off_t off, struc
 int ctl_list_close(struct node *node, struct op *op, void *file)
 {
 	struct listing *l = file;
-	(void)node;
 	(void)op;
+	if (l->opening.process)
+		ctl_tree_closed(((struct ctl_node *)node)->tree, &l->opening);
 	listing_clear(l);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 	return 0;
+}
+
+int ctl_list_guard(struct ctl_node *dir, struct op *op, const char *name, bool directory)
+{
+	pid_t process = ctl_process_of(op_pid(op));
+	if (!process || !ctl_tree_is_open(dir->tree, dir->ino, process))
+		return 0;
+	return call_fault(op_call(op), EPERM, NULL,
+		"rm -r does not reach into ctl/; name what is to go: %s %s/%s", directory ? "rmdir" : "rm",
+		dir->path, name);
 }
 
 /* --- help --- */

@@ -1,6 +1,7 @@
 /*
  * The tree: what a ctl/ directory remembers between openings. Owns the table of the nodes that stay the same
- * for the kernel, the last answer, late error and time of each request file, and the pump of its streams.
+ * for the kernel, the last answer, late error and time of each request file, which process has which listing open, and
+ * the pump of its streams.
  *
  * A sandbox's tree is attached to the sandbox and found again by every mount of its ctl/; it holds no reference to the
  * sandbox (its nodes do), so the two do not keep each other alive. The server's lives as long as its nodes.
@@ -13,8 +14,10 @@
 
 enum {
 	BUCKETS = 128,
-	MEMORIES_MAX = 512,      /* files whose last answer is remembered */
-	ANSWER_MAX = 1024 * 1024 /* of one answer */
+	MEMORIES_MAX = 512,       /* files whose last answer is remembered */
+	ANSWER_MAX = 1024 * 1024, /* of one answer */
+	CLOSING_MS = 100,         /* until a close is here, at most */
+	CLOSING_AGAIN_MS = 10
 };
 
 struct memory {
@@ -32,6 +35,8 @@ struct ctl_tree {
 	pthread_mutex_t lock; /* covers what follows */
 	struct ctl_node *kept[BUCKETS];
 	struct memory *memories;
+	struct ctl_opening *openings;
+	pthread_cond_t closed; /* an opening is gone; by the monotonic clock */
 };
 
 static void memory_free(struct memory *m)
@@ -52,6 +57,11 @@ static int tree_new(struct ctl_tree **out)
 	atomic_init(&t->references, 1);
 	clock_gettime(CLOCK_REALTIME, &t->born);
 	pthread_mutex_init(&t->lock, NULL);
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&t->closed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	*out = steal(t);
 	return 0;
 }
@@ -72,6 +82,7 @@ void ctl_tree_put(struct ctl_tree *t)
 		t->memories = m->next;
 		memory_free(m);
 	}
+	pthread_cond_destroy(&t->closed);
 	pthread_mutex_destroy(&t->lock);
 	free(t);
 }
@@ -166,6 +177,60 @@ void ctl_tree_drop(struct ctl_tree *t, struct ctl_node *n)
 		}
 	}
 	n->kept = false;
+}
+
+/* --- who has a listing open --- */
+
+void ctl_tree_opened(struct ctl_tree *t, struct ctl_opening *o)
+{
+	AUTO_UNLOCK(&t->lock);
+	o->next = t->openings;
+	t->openings = o;
+}
+
+void ctl_tree_closed(struct ctl_tree *t, struct ctl_opening *o)
+{
+	AUTO_UNLOCK(&t->lock);
+	for (struct ctl_opening **at = &t->openings; *at; at = &(*at)->next) {
+		if (*at == o) {
+			*at = o->next;
+			break;
+		}
+	}
+	pthread_cond_broadcast(&t->closed);
+}
+
+static struct ctl_opening *opening_find(struct ctl_tree *t, uint64_t ino, pid_t process)
+{
+	struct ctl_opening *o = t->openings;
+	while (o && (o->ino != ino || o->process != process))
+		o = o->next;
+	return o;
+}
+
+/*
+ * The kernel tells of a close without waiting for the answer, so that what a process does next may be here first: a moment is
+ * waited for it, a shorter one where that was in vain before.
+ */
+bool ctl_tree_is_open(struct ctl_tree *t, uint64_t ino, pid_t process)
+{
+	AUTO_UNLOCK(&t->lock);
+	struct ctl_opening *o = opening_find(t, ino, process);
+	if (!o)
+		return false;
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += (o->told ? CLOSING_AGAIN_MS : CLOSING_MS) * 1000000L;
+	if (until.tv_nsec >= 1000000000L) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000L;
+	}
+	int err = 0;
+	while ((o = opening_find(t, ino, process)) && !err)
+		err = pthread_cond_timedwait(&t->closed, &t->lock, &until);
+	if (o)
+		o->told = true;
+	return o != NULL;
 }
 
 /* --- what is remembered of a file --- */

@@ -51,15 +51,52 @@ walks() { # NAME COMMAND...: ends by itself, whatever its status, and leaves all
 	[ "$(readlink "$T/copy/workspace/src/link")" = a ]
 }
 
-@test "rm -r over a sandbox in use empties its workspace and reaches nothing else" {
+# What of ctl/ can be removed: it stays until it is named.
+kept() {
+	(cd "$C" && ls -d backups/* ports/[0-9]* processes/[a-z]* pty/[0-9]* sessions/* ws/[a-z]*)
+	cat "$C/processes/talks/status" "$C/processes/talks/pid" "$C/processes/ended/exit" "$C/env"
+}
+
+@test "rm -r and shutil.rmtree over a sandbox in use empty its workspace and reach nothing else" {
+	local port=$((20000 + S % 20000)) before walk
 	furnish
-	within 60 rm -rf "$M" 2>"$T/rm.err" && return 1
-	[ -d "$M" ]
-	[ -z "$(ls -A "$W")" ]
-	[ "$(x 'ls -A /workspace; ls / | grep -c .')" -gt 5 ]
-	[ "$(cat "$C/processes/talks/status")" = running ]
-	[ "$(cat "$C/processes/talks/pid")" = "$pid" ]
-	x "kill -0 $pid"
+	echo src >"$C/backups/new"
+	echo src >"$C/backups/new"
+	echo web >"$C/ports/$port"
+	mkdir "$C/ws/chat"
+	before=$(kept)
+	for walk in "rm -rf" "python3 -c 'import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)'"; do
+		mkdir -p "$W/src/deep"
+		echo again >"$W/src/deep/c"
+		within 60 bash -c "$walk \"\$0\"" "$M" 2>"$T/rm.err" || :
+		[ -z "$(ls -A "$W")" ]
+		[ "$(x 'ls -A /workspace; ls / | grep -c .')" -gt 5 ]
+		[ "$(kept)" = "$before" ] || { diff <(echo "$before") <(kept); return 1; }
+		x "kill -0 $pid"
+	done
+	run rm -r "$C/backups"
+	[ "$status" != 0 ]
+	grep -q 'rm -r does not reach into ctl/; name what is to go: rm backups/' "$C/error"
+	[ "$(kept)" = "$before" ]
+}
+
+@test "what of ctl/ is named is removed, also by a program that has just listed it" {
+	local i
+	furnish
+	for i in 1 2 3 4; do echo src >"$C/backups/new"; done
+	rm "$C/backups/$(ls "$C/backups" | head -n 1)"
+	[ "$(ls "$C/backups" | wc -l)" = 3 ]
+	rm "$C"/backups/*
+	[ -z "$(ls "$C/backups")" ]
+	rmdir "$C/sessions/s" "$C/processes/ended"
+	[ ! -e "$C/sessions/s" ]
+	[ ! -e "$C/processes/ended" ]
+	for i in {1..8}; do mkdir "$C/processes/draft$i"; done
+	python3 -c 'import os, sys
+os.chdir(sys.argv[1])
+for name in os.listdir("."):
+    if name.startswith("draft"): os.listdir("."); os.rmdir(name)' "$C/processes"
+	[ "$(cd "$C/processes" && ls -d */)" = talks/ ]
 }
 
 @test "a hundred blocked readers of each kind hold no thread, and end with a signal and with umount -l" {

@@ -1,8 +1,8 @@
 /*
  * follow, follow.json and wait: streams over what one process says, from its first byte to its end.
  *
- * Each opening has a feed of its own (feed.h) and formats when it is read. One that was opened before the process
- * is started waits for that: nothing is missed. A link that broke is not seen here; a sandbox that is gone is ESTALE, and
+ * Each opening has a feed of its own (feed.h) and formats when it is read. One that is opened while the process is
+ * being started waits for that; where nobody starts it, it is ESRCH. A link that broke is not seen here; a sandbox that is gone is ESTALE, and
  * `unknown` in wait.
  */
 #include <errno.h>
@@ -24,7 +24,9 @@ struct process_follow {
 	struct ctl_stream *stream;
 	enum follow_mode mode;
 	struct feed *feed;
-	bool removed; /* under the set's lock: the draft was removed */
+	/* under the set's lock */
+	bool removed; /* there will be no start */
+	int failed;   /* of the start; 0: it was removed */
 
 	/* The reader's. */
 	struct buf out;
@@ -40,15 +42,15 @@ static void follow_wake(void *arg)
 	ctl_stream_wake(((struct process_follow *)arg)->stream);
 }
 
-void process_follow_begin(struct process *p, const char *id)
+void process_follow_begin(struct process *p, const char *id, int err)
 {
 	while (p->followers) {
 		struct process_follow *f = p->followers;
 
 		p->followers = f->next;
 		f->next = NULL;
-		if (!id || feed_attach(f->feed, id, 0) < 0)
-			f->removed = true;
+		f->failed = id ? feed_attach(f->feed, id, 0) : err;
+		f->removed = !id || f->failed < 0;
 		follow_wake(f);
 	}
 }
@@ -89,6 +91,8 @@ static int follow_begin(const struct ctl_ref *ref, struct call *c, struct proces
 	AUTO_UNLOCK(&p->set->lock);
 	if (p->started_here && !p->starting) /* started since we asked */
 		return feed_attach(f->feed, p->id, 0);
+	if (!p->starting)
+		return process_not_started(c, p);
 	f->next = p->followers;
 	p->followers = f;
 	return 0;
@@ -199,7 +203,8 @@ static ssize_t follow_next(void *cursor, void *p, size_t n)
 			if (!f->removed)
 				return -EAGAIN;
 			f->ended = true;
-			if (f->mode == FOLLOW_WAIT)
+			f->err = f->failed;
+			if (f->mode == FOLLOW_WAIT && !f->err)
 				follow_put_exit(f, false, 0);
 			continue;
 		}

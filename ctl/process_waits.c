@@ -172,10 +172,10 @@ static int watch_event(
 	if (strcmp(type, "process_exited") == 0) {
 		if (json_object_object_get_ex(event, "exitCode", &v) && v)
 			return call_fault(c, ECHILD, "PROCESS_EXITED_BEFORE_READY",
-				"the process ended with exit code %d before port %d was ready",
+				"it ended with exit code %d before port %d answered; see logs",
 				json_object_get_int(v), (int)p->port);
 		return call_fault(c, ECHILD, "PROCESS_EXITED_BEFORE_READY",
-			"the process ended before port %d was ready", (int)p->port);
+			"it ended before port %d answered; see logs", (int)p->port);
 	}
 	if (strcmp(type, "error") == 0) {
 		const char *text =
@@ -332,8 +332,8 @@ static int wait_look(const struct ctl_ref *ref, struct call *c, struct process_i
 		return err;
 	if (process_lost(ref->sandbox, p))
 		return wait_gone(c);
-	return call_fault(
-		c, ESRCH, NULL, "it is not started; write its command to processes/%s/cmd", p->id);
+	AUTO_UNLOCK(&p->set->lock);
+	return process_not_started(c, p);
 }
 
 int process_call_wait_port(
@@ -349,9 +349,13 @@ int process_call_wait_port(
 		err = port_parse(c, argc, argv, &wait);
 	if (!err)
 		err = wait_look(ref, c, &info);
+	if (!err && !info.running && info.has_exit)
+		return call_fault(c, ECHILD, "PROCESS_EXITED_BEFORE_READY",
+			"it ended with exit code %d before port %d answered; see logs", info.exit_code,
+			(int)wait.port);
 	if (!err && !info.running)
 		return call_fault(c, ECHILD, "PROCESS_EXITED_BEFORE_READY",
-			"the process has ended; port %d is not its", (int)wait.port);
+			"it ended before port %d answered; see logs", (int)wait.port);
 	return err ? err : port_wait_for(ref, c, &wait, answer);
 }
 

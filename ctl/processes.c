@@ -75,6 +75,7 @@ static void process_put_locked(struct process *p)
 		}
 	}
 	process_clear(p);
+	fault_clear(&p->start_fault);
 	free(p->id);
 	free(p);
 	process_set_put(set);
@@ -108,7 +109,8 @@ void process_unpin(struct process *p, bool ended)
 	bool pinned = p->pinned;
 	p->pinned = p->draft = p->started_here = false;
 	process_clear(p);
-	process_follow_begin(p, NULL);
+	fault_clear(&p->start_fault);
+	process_follow_begin(p, NULL, 0);
 	if (pinned)
 		process_put_locked(p);
 	else
@@ -197,6 +199,17 @@ bool process_lost(struct sandbox *sb, struct process *p)
 	pthread_mutex_unlock(&p->set->lock);
 	return here && (!sandbox_has_server(sb) || sandbox_replaced_since(sb, boot) ||
 					   target != sandbox_target(sb));
+}
+
+int process_not_started(struct call *c, const struct process *p)
+{
+	const struct fault *why = &p->start_fault;
+
+	if (why->err)
+		return call_fault(c, ESRCH, why->code, "it is not started, its start failed: %s",
+			why->message ? why->message : strerror(why->err));
+	return call_fault(
+		c, ESRCH, NULL, "it is not started; write its command to processes/%s/cmd", p->id);
 }
 
 int process_look(
@@ -466,7 +479,9 @@ static int process_claim(struct call *c, struct process *p, const struct process
 	return 0;
 }
 
-static void process_started(struct sandbox *sb, struct process *p, int err)
+/* forgotten: the sandbox has no record of an earlier run any more. */
+static void process_started(
+	struct sandbox *sb, struct call *c, struct process *p, bool forgotten, int err)
 {
 	struct sandbox_status st;
 	const struct http_target *target = sandbox_target(sb);
@@ -478,8 +493,13 @@ static void process_started(struct sandbox *sb, struct process *p, int err)
 		p->pinned = true;
 		p->refs++;
 	}
+	fault_clear(&p->start_fault);
 	if (err) { /* it can be tried again, with the same settings */
+		fault_copy(&p->start_fault, &c->fault);
+		p->start_fault.err = -err;
+		p->started_here = p->started_here && !forgotten;
 		p->draft = p->draft || !p->started_here;
+		process_follow_begin(p, NULL, err);
 		return;
 	}
 	p->draft = false;
@@ -487,7 +507,7 @@ static void process_started(struct sandbox *sb, struct process *p, int err)
 	p->end_told = false;
 	memcpy(p->boot, st.boot, sizeof(p->boot));
 	p->target = target;
-	process_follow_begin(p, p->id);
+	process_follow_begin(p, p->id, 0);
 }
 
 /* Where and with what it starts: a session has an environment of its own, all others have what env says. *env is new. */
@@ -528,13 +548,16 @@ int process_begin(
 	err = sandbox_barrier(ref->sandbox, c);
 	if (!err)
 		err = process_place(ref->sandbox, c, &spec, &env);
-	if (!err && known)
+	bool forgotten = false;
+	if (!err && known) {
 		err = process_forget(ref->sandbox, c, p->id);
+		forgotten = !err;
+	}
 	process_pages_drop(p->set, p->id);
 	if (!err)
 		err = process_start(ref->sandbox, c, p->id, &spec);
 	json_object_put(env);
-	process_started(ref->sandbox, p, err);
+	process_started(ref->sandbox, c, p, forgotten, err);
 	return err;
 }
 

@@ -27,6 +27,8 @@ struct process {
 	char boot[40];
 	const struct http_target *target; /* never followed */
 	bool end_told;                    /* caches were dropped after its end */
+	struct fault
+		start_fault; /* why the last start failed; a shell does not show it: echo drops what close says */
 
 	bool has_settings;       /* the five below are what the next start uses */
 	char *command;           /* may be NULL */
@@ -35,7 +37,7 @@ struct process {
 	int64_t timeout_ms;      /* 0: none */
 	char *session;           /* NULL: of none */
 
-	struct process_follow *followers; /* of a draft, until it starts */
+	struct process_follow *followers; /* while it is starting */
 };
 
 struct process_set {
@@ -79,6 +81,8 @@ int process_look(
 	const struct ctl_ref *ref, struct call *c, struct process *p, struct process_info *out);
 /* Of one that the sandbox does not have: was it started here, in a sandbox that is gone? */
 bool process_lost(struct sandbox *sb, struct process *p);
+/* Of one that is not in the sandbox and not lost: ESRCH, with what is to do or why its start failed. The lock is held. */
+int process_not_started(struct call *c, const struct process *p);
 /* Does err say that the sandbox could not be asked? */
 bool process_link_down(int err);
 
@@ -119,8 +123,11 @@ int process_call_wait_port(const struct ctl_ref *ref, struct call *c, const char
 int process_call_wait_log(
 	const struct ctl_ref *ref, struct call *c, const char *line, size_t n, struct buf *answer);
 
-/* A draft has been started, or removed (id NULL): its followers go on. The lock is held. process_follow.c */
-void process_follow_begin(struct process *p, const char *id);
+/*
+ * It has been started (id), could not be (err), or was removed (neither): its followers go on. The lock is held.
+ * process_follow.c
+ */
+void process_follow_begin(struct process *p, const char *id, int err);
 /* Drops what was read ahead of it (id NULL: all). process_output.c */
 void process_pages_drop(struct process_set *set, const char *id);
 

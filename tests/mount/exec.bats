@@ -410,6 +410,42 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 	[[ $output == *'No child processes'* ]]
 }
 
+@test "wait, follow, wait-port and wait-log of what is not started are ESRCH at once and say why a start failed" {
+	local f p=$C/processes/p
+	mkdir "$p"
+	all_refuse() { # SENTENCE
+		for f in wait follow follow.json; do
+			run within 10 cat "$p/$f"
+			[[ $output == *'No such process'* ]]
+			grep -q "^message processes/p/$f: $1" "$C/error"
+		done
+		for f in wait-port wait-log; do
+			run within 10 bash -c "echo 80 >'$p/$f'"
+			[[ $output == *'No such process'* ]]
+			grep -q "^message processes/p/$f: $1" "$C/error"
+		done
+	}
+	all_refuse 'it is not started; write its command to processes/p/cmd'
+	echo /nowhere >"$p/cwd"
+	run bash -c "echo true >'$p/cmd'"
+	all_refuse 'it is not started, its start failed: .*/nowhere'
+	[ "$(cat "$p/status")" = new ]
+	echo /workspace >"$p/cwd"
+	echo 'exit 3' >"$p/cmd"
+	[ "$(within 10 cat "$p/wait")" = 3 ]
+	run within 10 bash -c "echo 80 >'$p/wait-port'"
+	[[ $output == *'No child processes'* ]]
+	grep -q '^message .*it ended with exit code 3 before port 80 answered; see logs' "$C/error"
+	# started again where it cannot be: the record of the first run is gone, its settings are not
+	echo /nowhere >"$p/cwd"
+	run bash -c "echo true >'$p/cmd'"
+	all_refuse 'it is not started, its start failed: .*/nowhere'
+	[ "$(cat "$p/cwd")" = /nowhere ]
+	rmdir "$p"
+	mkdir "$p"
+	all_refuse 'it is not started; write its command to processes/p/cmd'
+}
+
 @test "an idle preview port lets a large answer through" {
 	local port=$((20000 + RANDOM % 20000))
 	mkdir "$C/processes/web"

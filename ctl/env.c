@@ -183,6 +183,12 @@ static int parse_line(
 		return 0;
 	const char *equals = memchr(line, '=', n);
 	size_t name_size = equals ? (size_t)(equals - line) : n;
+	if (!equals && !is_name(line, name_size))
+		return call_fault(c, EINVAL, NULL,
+			"line %zu: KEY=VALUE or KEY is wanted (KEY alone unsets it; letters, digits, _); "
+			"nothing "
+			"was changed",
+			number);
 	if (!is_name(line, name_size))
 		return call_fault(c, EINVAL, NULL,
 			"line %zu: what is before = is no name of a variable (letters, digits, _); write "

@@ -252,6 +252,7 @@ static struct timespec file_mtime(const struct ctl_ref *ref)
 static const struct ctl_row file_row = {.name = "N.EXT",
 	.mode = 0444,
 	.kind = CTL_SIZED,
+	.copied = true,
 	.size = file_size,
 	.pread = file_pread,
 	.mtime = file_mtime,

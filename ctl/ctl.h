@@ -108,6 +108,7 @@ struct ctl_row {
 	enum ctl_kind kind;
 	const char *grammar; /* one line for help */
 	bool unlisted;       /* answers to its name, is not in readdir */
+	bool copied;         /* shown as 0600, so that a copy can be replaced; no more can be written */
 
 	const struct ctl_dir *dir;
 	int (*show)(const struct ctl_ref *ref, struct call *c, struct buf *out);

@@ -187,7 +187,7 @@ mode_t ctl_mode(const struct ctl_row *row)
 		return S_IFDIR | 0700;
 	if (row->kind == CTL_LINK)
 		return S_IFLNK | 0777;
-	return S_IFREG | (row->mode & 0600);
+	return S_IFREG | (row->copied ? 0600 : row->mode & 0600);
 }
 
 static int node_stat(struct ctl_node *n, struct call *c, struct stat *st)

@@ -59,6 +59,10 @@ list() { ls "$K" | grep -vx new | tr '\n' ' '; }
 	[ "$(ls "$K/python/results")" = 0.txt ]
 	[ "$(cat "$K/python/results/0.txt")" = 42 ]
 	[ "$(stat -c %s "$K/python/results/0.txt")" = 2 ]
+	cp "$K/python/results/0.txt" "$T/copy"
+	[ -n "$(find "$T/copy" -perm -600)" ]
+	run bash -c "echo x >'$K/python/results/0.txt'"
+	[[ $output == *'Permission denied'* ]]
 	cmp "$T/said" "$K/python/run"
 	jq -e '.error == null and .results == [{"text":"42"}] and .logs.stdout == ["out\n"] and .logs.stderr == ["err\n"]
 		and ([.outputs[] | select(.type == "text")] == [{"type":"text","content":"42"}])' "$K/python/result.json"

@@ -7,6 +7,7 @@
 
 #include "cleanup.h"
 #include "kinds.h"
+#include "shown.h"
 
 void ctl_put_time(struct buf *out, const struct timespec *t)
 {
@@ -23,8 +24,7 @@ static void put_line(struct buf *out, const char *name, const char *value)
 	if (!value || !*value)
 		return;
 	buf_printf(out, "%s ", name);
-	for (; *value; value++)
-		buf_char(out, (unsigned char)*value < ' ' ? ' ' : *value);
+	shown_add(out, value, strlen(value), SHOWN_KEEP);
 	buf_char(out, '\n');
 }
 

@@ -9,7 +9,7 @@
 #include "buf.h"
 #include "cleanup.h"
 
-enum { ID_MAX = 128 };
+enum { ID_MAX = 128, LIST_MAX = 4096 };
 
 static const char unreserved[] =
 	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -118,7 +118,12 @@ int code_api_list(struct sandbox *sb, struct call *c,
 		json_object_put(reply);
 		return senseless(c);
 	}
-	for (size_t i = 0; i < json_object_array_length(list); i++) {
+	size_t n = json_object_array_length(list);
+	if (n > LIST_MAX) {
+		json_object_put(reply);
+		return call_fault(c, EPROTO, NULL, "the server lists more than %d contexts", LIST_MAX);
+	}
+	for (size_t i = 0; i < n; i++) {
 		struct json_object *o = json_object_array_get_idx(list, i);
 		if (!json_object_is_type(o, json_type_object))
 			continue;

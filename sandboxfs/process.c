@@ -15,7 +15,7 @@
 #include "feed.h"
 #include "output.h"
 
-enum { PROCESS_ID_MAX = 128 };
+enum { PROCESS_ID_MAX = 128, LIST_MAX = 4096 };
 
 bool process_id_ok(const char *id)
 {
@@ -268,7 +268,12 @@ int process_list(
 		json_object_put(reply);
 		return call_fault(c, EPROTO, NULL, "the server's answer makes no sense");
 	}
-	for (size_t i = 0; i < json_object_array_length(list); i++) {
+	size_t n = json_object_array_length(list);
+	if (n > LIST_MAX) {
+		json_object_put(reply);
+		return call_fault(c, EPROTO, NULL, "the server lists more than %d processes", LIST_MAX);
+	}
+	for (size_t i = 0; i < n; i++) {
 		const char *id = text_of(json_object_array_get_idx(list, i), "id");
 		if (id && process_id_ok(id) && !cb(id, arg))
 			break;

@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "log.h"
+#include "shown.h"
 #include "tree_impl.h"
 
 struct conflict {
@@ -113,10 +114,17 @@ void tree_describe_conflicts(struct tree *t, struct buf *out)
 {
 	AUTO_UNLOCK(&t->lock);
 
-	for (struct conflict *k = t->conflicts; k; k = k->next)
-		if (k->path)
-			buf_printf(out, "conflict %s\n",
-				strncmp(k->path, "/workspace/", 11) == 0 ? k->path + 11 : k->path);
+	for (struct conflict *k = t->conflicts; k; k = k->next) {
+		const char *path = k->path;
+
+		if (!path)
+			continue;
+		if (strncmp(path, "/workspace/", 11) == 0)
+			path += 11;
+		buf_str(out, "conflict ");
+		shown_add(out, path, strlen(path), SHOWN_ESCAPE);
+		buf_char(out, '\n');
+	}
 }
 
 void tree_free_conflicts(struct tree *t)

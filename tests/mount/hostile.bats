@@ -104,3 +104,16 @@ cwd_fails() {
 	END
 	[ "$(cat "$W/other")" = 12345 ]
 }
+
+# bats test_tags=server
+@test "lists of processes and contexts that are too long are refused at once" {
+	setup_lies
+	lie processes '{"success":true,"processes":['"$(seq -s, -f '{"id":"p%.0f"}' 100000)"']}'
+	run within 5 ls "$H/processes"
+	[[ $output == *'Protocol error'* ]]
+	lie contexts '{"success":true,"contexts":['"$(seq -s, -f '{"id":"c%.0f","language":"python"}' 100000)"']}'
+	run within 5 ls "$H/code"
+	[[ $output == *'Protocol error'* ]]
+	lie processes '{"success":true,"processes":['"$(seq -s, -f '{"id":"p%.0f"}' 4096)"']}'
+	[ "$(within 5 ls "$H/processes" | grep -c '^p')" = 4096 ]
+}

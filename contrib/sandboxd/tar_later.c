@@ -121,7 +121,7 @@ static int take(struct later *l, void *p, size_t n)
 
 int later_pop(struct later *l, struct buf *path, mode_t *mode, struct timespec *time)
 {
-	struct record r;
+	struct record r = {0};
 	if (!l->pending.size && !l->size)
 		return 0;
 	int err = take(l, &r, sizeof r);

@@ -89,7 +89,9 @@ void process_settle_stop(struct process_set *set)
 {
 	pthread_mutex_lock(&set->lock);
 	set->settle_stop = true;
+	/* It is stopped when the sandbox is destroyed, and again when its memory goes. */
 	bool running = set->settling;
+	set->settling = false;
 	pthread_cond_signal(&set->settle);
 	pthread_mutex_unlock(&set->lock);
 	if (running)

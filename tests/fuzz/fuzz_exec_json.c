@@ -13,6 +13,7 @@ static void request_free(struct conversation_request *q)
 	for (char **e = q->env; e && *e; e++)
 		free(*e);
 	free(q->env);
+	free(q->session);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -314,6 +314,8 @@ int session_run(struct session *s, struct command *c, const char *work, pid_t *p
 	s->older_count = (size_t)count;
 	s->asked = false;
 	s->nudged = 0;
+	s->interrupt_at =
+		0; /* the pause is one command's own: this one's child would die of an INT that its shell was not told */
 	session_note_place(s);
 	shell_command_lines(&words, work, ++s->number, c->own_cwd,
 		c->checked && is_bash(s->server) ? s->server->shell : NULL);

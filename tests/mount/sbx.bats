@@ -295,28 +295,43 @@ E
 }
 
 @test "sbx shell: a terminal with size, ^C and exit code, in the matching directory" {
+	# as a person types: after the prompt, and ^C when the command runs
 	cat >"$T/expect" <<-'E'
 		set timeout 20
+		proc want {what} { expect $what {} timeout { puts "missed: $what"; exit 99 } }
 		spawn sbx shell
 		stty rows 30 columns 90 < $spawn_out(slave,name)
+		want "# "
 		send "pwd\r"
-		expect "/workspace/sub"
+		want "/workspace/sub"
+		want "# "
 		send "stty size\r"
-		expect "30 90"
+		want "30 90"
+		want "# "
 		stty rows 41 columns 101 < $spawn_out(slave,name)
 		send "sleep 1; stty size\r"
-		expect "41 101"
-		send "sleep 777777\r"
+		want "41 101"
+		want "# "
+		send "sleep $env(S)\r"
+		# a ^C between two commands of a shell may end neither
+		for {set n 0} {[catch {exec pgrep -fx "sleep $env(S)"}]} {incr n} {
+			if {$n == 200} { puts "missed: sleep"; exit 99 }
+			after 50
+		}
 		send "\003"
+		want "# "
 		send "echo go''es on\r"
-		expect "goes on"
+		want "goes on"
+		want "# "
 		send "exit 7\r"
 		expect eof
 		exit [lindex [wait] 3]
 	E
 	mkdir "$W/sub"
 	cd "$W/sub"
-	run -7 within 60 expect "$T/expect"
+	S=$S run within 100 expect "$T/expect"
+	echo "$output" | cat -v
+	[ "$status" = 7 ]
 	# it is gone, and so is what it started
 	[ -z "$(ls "$C/pty" | grep '[0-9]')" ]
 	cd /

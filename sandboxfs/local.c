@@ -3,8 +3,8 @@
  * Owns their life from start to stop: the lock, the socket, the children. What is on disk: local_dir.c; sockets' directory: local_run.c;
  * the command line: local_bwrap.c; network: local_net.c. Speaks no HTTP beyond the one line that shows that sandboxd answers.
  *
- * Nothing stays behind, however the program ends: bubblewrap dies with us and its process namespace with it, slirp4netns too and at the
- * end of a pipe besides, locks are dropped by the kernel, and a leftover socket directory is removed by the next program.
+ * Nothing stays behind, however the program ends: sandboxd, pid 1 of its process namespace, ends with the other end of its lifeline, a
+ * pipe that we hold; slirp4netns dies with us and at the end of a pipe besides, locks are dropped by the kernel, and a leftover socket directory is removed by the next program.
  *
  * Started by root, a sandbox never has a process of root's: every child first becomes SANDBOX_UID. An id that no account has: systemd gives
  * 524288 to 1879048191 to containers and 2147352576 upwards to others, distributions what is below.
@@ -56,6 +56,7 @@ struct box {
 	int lock;       /* of its directory */
 	int init;       /* pidfd of its pid 1, sandboxd */
 	int slirp_exit; /* closing it ends slirp4netns */
+	int life;       /* closing it ends sandboxd */
 	char *socket;   /* path */
 	atomic_int
 		state; /* enum box_state; who changes it to BOX_OVER first decides whether died is called */
@@ -142,8 +143,10 @@ static int local_in_use(void *state, const char *name, char *detail, size_t size
 static void box_exited(void *arg) /* on the spawner's thread */
 {
 	struct box *b = arg;
-	if (atomic_exchange(&b->state, BOX_OVER) == BOX_RUNNING)
-		b->died(b->arg);
+	if (atomic_exchange(&b->state, BOX_OVER) != BOX_RUNNING)
+		return;
+	pidfd_send_signal(b->init, SIGKILL, NULL, 0); /* somebody may have killed bubblewrap alone */
+	b->died(b->arg);
 }
 
 /* A sentence from what bubblewrap (or sandboxd, its child) wrote last. */
@@ -260,8 +263,18 @@ static int wait_answer(struct call *c, const char *name, const struct box *b, in
 }
 
 struct pipes {
-	int info_in, info_out, block_in, block_out;
+	int info_in, info_out, block_in, block_out, life_in;
 };
+
+static int make_pipe(int *in, int *out)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	*in = ends[0];
+	*out = ends[1];
+	return 0;
+}
 
 static int spawn_bwrap(const struct local *l, struct call *c, struct box *b, struct box_plan *plan,
 	int socket, const struct pipes *p)
@@ -269,23 +282,26 @@ static int spawn_bwrap(const struct local *l, struct call *c, struct box *b, str
 	AUTO_FD int args = -1;
 	AUTO_BUF processes = BUF_INIT;
 	AUTO_BUF min_free = BUF_INIT;
+	AUTO_BUF life = BUF_INIT;
 	const struct options *o = l->options;
 	buf_printf(&processes, "%llu",
 		(unsigned long long)(o->limit_processes ? o->limit_processes : LIMIT_PROCESSES));
 	buf_printf(&min_free, "%llu", (unsigned long long)o->min_free);
-	if (buf_error(&processes) || buf_error(&min_free))
+	buf_printf(&life, "%d", BOX_FD_LIFE);
+	if (buf_error(&processes) || buf_error(&min_free) || buf_error(&life))
 		return -ENOMEM;
 	int err = memory_file("args", plan->args.data, plan->args.size, &args);
 	if (err)
 		return err;
 	struct spawn_fd fds[BOX_FD_FILES + BOX_FILES] = {{socket, BOX_FD_SOCKET}, {args, BOX_FD_ARGS},
-		{p->info_out, BOX_FD_INFO}, {p->block_in, BOX_FD_BLOCK}};
-	size_t nfds = 4;
+		{p->info_out, BOX_FD_INFO}, {p->block_in, BOX_FD_BLOCK}, {p->info_in, BOX_FD_INFO_IN},
+		{p->life_in, BOX_FD_LIFE}};
+	size_t nfds = BOX_FD_FILES - BOX_FD_SOCKET;
 	for (size_t i = 0; i < plan->nfiles; i++)
 		fds[nfds++] = (struct spawn_fd){plan->files[i], BOX_FD_FILES + (int)i};
 	char *const argv[] = {l->bwrap, "--args", "4", "--", "/.sandboxd/sandboxd", "--listen", "fd:3",
-		"--spool", "/.sandboxd/spool", "--processes", processes.data, "--min-free", min_free.data,
-		NULL};
+		"--lifeline", life.data, "--spool", "/.sandboxd/spool", "--processes", processes.data,
+		"--min-free", min_free.data, NULL};
 	struct spawn what = {.path = l->bwrap,
 		.argv = argv,
 		.fds = fds,
@@ -294,6 +310,7 @@ static int spawn_bwrap(const struct local *l, struct call *c, struct box *b, str
 		.cwd = -1,
 		.userns = -1,
 		.netns = -1,
+		.outlives = true,
 		.drop = l->drop,
 		.uid = l->uid,
 		.gid = l->gid,
@@ -319,6 +336,7 @@ static int bring_up(
 	pid_t pid = -1;
 	close(steal_fd(&p->info_out)); /* so that its end is seen */
 	close(steal_fd(&p->block_in));
+	close(steal_fd(&p->life_in));
 	int err = read_info(c, b->name, b->bwrap, p->info_in, until, &pid);
 	if (err)
 		return err;
@@ -358,6 +376,8 @@ static void box_free(struct box *b)
 		close(b->init);
 	if (b->slirp_exit >= 0)
 		close(b->slirp_exit);
+	if (b->life >= 0)
+		close(b->life);
 	child_put(b->bwrap);
 	child_put(b->slirp);
 	local_buckets_free(b->buckets);
@@ -422,8 +442,8 @@ static void box_end(struct box *b, bool polite)
 	if (b->buckets)
 		local_buckets_end(b->buckets, BUCKETS_MS);
 	if (b->bwrap && (b->init < 0 || child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))) {
-		/* Its child, not told to us yet, does not die with it yet either: it waits for its ids for ever. */
-		child_kill_family(b->bwrap);
+		/* Its child too, which may not be told to us yet. */
+		child_kill_group(b->bwrap);
 		if (child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))
 			log_error("%s: bubblewrap does not end", b->name);
 	}
@@ -457,19 +477,16 @@ static int box_start(struct local *l, struct call *c, struct box *b, struct net_
 		err = local_run_listen(l, c, &b->socket, &listener);
 	if (err)
 		return err;
-	int info[2], block[2];
-	if (pipe2(info, O_CLOEXEC) < 0)
-		return -errno;
-	if (pipe2(block, O_CLOEXEC) < 0) {
-		err = -errno;
-		close(info[0]);
-		close(info[1]);
-		return err;
-	}
-	struct pipes p = {info[0], info[1], block[0], block[1]};
+	struct pipes p = {-1, -1, -1, -1, -1};
+	err = make_pipe(&p.info_in, &p.info_out);
+	if (!err)
+		err = make_pipe(&p.block_in, &p.block_out);
+	if (!err)
+		err = make_pipe(&p.life_in, &b->life);
 	struct box_plan plan = {.name = b->name, .workspace = workspace, .spool = spool, .net = net};
 	local_net_plan(l, net);
-	err = box_plan_make(l, c, &plan);
+	if (!err)
+		err = box_plan_make(l, c, &plan);
 	if (!err)
 		err = spawn_bwrap(l, c, b, &plan, listener, &p);
 	box_plan_release(&plan);
@@ -489,7 +506,7 @@ static int local_start(void *state, struct call *c, const char *name, void (*die
 	struct box *b = calloc(1, sizeof *b);
 	if (!b)
 		return -ENOMEM;
-	b->lock = b->init = b->slirp_exit = -1;
+	b->lock = b->init = b->slirp_exit = b->life = -1;
 	b->died = died;
 	b->arg = arg;
 	b->refs = 1;

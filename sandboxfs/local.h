@@ -95,6 +95,8 @@ enum { /* what sandboxd and bubblewrap have at which number */
 	BOX_FD_ARGS,
 	BOX_FD_INFO,
 	BOX_FD_BLOCK,
+	BOX_FD_INFO_IN, /* unused: with it open, bubblewrap's info never meets a pipe without a reader */
+	BOX_FD_LIFE,
 	BOX_FD_FILES /* the files of /etc follow */
 };
 enum { BOX_FILES = 12 };

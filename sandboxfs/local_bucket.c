@@ -454,9 +454,7 @@ static void end_s3fs(struct record *r)
 {
 	if (!r->s3fs)
 		return;
-	/* Before it has arranged that its child ends with it, bubblewrap would leave it alone. */
-	if (!child_ended(r->s3fs))
-		child_kill_family(r->s3fs);
+	child_kill_group(r->s3fs);
 	if (child_wait(r->s3fs, call_now_ms() + END_MS, NULL))
 		log_error("s3fs of %s does not end", r->bucket.name);
 }
@@ -623,7 +621,7 @@ void local_buckets_end(struct bucket_set *s, int64_t patience_ms)
 		have = n;
 	for (size_t i = 0; i < have; i++) {
 		if (patience_ms <= 0 || child_wait(list[i], until, NULL)) {
-			child_kill_family(list[i]);
+			child_kill_group(list[i]);
 			if (child_wait(list[i], call_now_ms() + END_MS, NULL))
 				log_error("%s: an s3fs does not end", s->name);
 		}

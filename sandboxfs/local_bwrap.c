@@ -11,6 +11,8 @@
  *   them. Its own --proc does not cover /proc/sys, since uid 0 inside cannot write the directory; a read-only bind does.
  * - /proc/pressure is open to all for writing (a trigger is work for the kernel); the same is done there.
  * - The root and /dev that bubblewrap makes are tmpfs without a size: read-only at the end, else they hold half of the host's memory.
+ * - No --die-with-parent: bubblewrap's child has no end of its own before it executes sandboxd. If bubblewrap dies before it has told its child
+ *   to go on, the child waits for that for ever. So bubblewrap is left alone, and sandboxd has a lifeline (local.c).
  * - With --as-pid-1 sandboxd is pid 1: no command can stop or kill it by SIGKILL, and
  *   /proc/1 shows nothing of bubblewrap.
  */
@@ -284,8 +286,8 @@ static int box_words(const struct local *l, struct box_plan *p)
 	struct buf *b = &p->args;
 	uint64_t tmp = l->options->limit_tmp ? l->options->limit_tmp : LIMIT_TMP;
 	WORDS(b, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
-		"--unshare-cgroup-try", "--uid", "0", "--gid", "0", "--disable-userns", "--die-with-parent",
-		"--new-session", "--as-pid-1", "--clearenv", "--hostname", p->name, "--info-fd");
+		"--unshare-cgroup-try", "--uid", "0", "--gid", "0", "--disable-userns", "--new-session",
+		"--as-pid-1", "--clearenv", "--hostname", p->name, "--info-fd");
 	number(b, BOX_FD_INFO);
 	WORDS(b, "--block-fd");
 	number(b, BOX_FD_BLOCK);

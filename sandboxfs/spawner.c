@@ -12,20 +12,17 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "call.h"
 #include "cleanup.h"
 #include "spawner_child.h"
 
-enum { OUTPUT_KEPT = 4096, STOP_MS = 1000 };
+enum { OUTPUT_KEPT = 4096 };
 
 struct child {
 	struct spawner *owner;
@@ -179,8 +176,9 @@ static void reap(struct child *c)
 {
 	struct spawner *s = c->owner;
 	int status = 0;
-	pid_t pid = waitpid(c->pid, &status, WNOHANG);
-	if (pid == 0 || (pid < 0 && errno == EINTR))
+	siginfo_t end = {0};
+	int err = waitid(P_PID, (id_t)c->pid, &end, WEXITED | WNOHANG | WNOWAIT);
+	if (err < 0 ? errno == EINTR : end.si_pid == 0)
 		return; /* not yet */
 	if (c->err >= 0) {
 		drain(c);
@@ -194,8 +192,12 @@ static void reap(struct child *c)
 			*at = c->next;
 			break;
 		}
+	/* Of its group nothing outlives it. Until it is reaped, nobody else can have its number. */
+	if (err == 0)
+		kill(-c->pid, SIGKILL);
 	c->ended = true;
-	c->status = pid > 0 ? status : 0; /* ECHILD: somebody set SIGCHLD to be ignored */
+	/* ECHILD: somebody set SIGCHLD to be ignored */
+	c->status = waitpid(c->pid, &status, 0) > 0 ? status : 0;
 	pthread_cond_broadcast(&s->changed);
 	child_release(c);
 }
@@ -299,7 +301,7 @@ void spawner_free(struct spawner *s)
 	pthread_mutex_lock(&s->lock);
 	s->stopping = true;
 	for (struct child *c = s->children; c; c = c->next)
-		pidfd_send_signal(c->pidfd, SIGKILL, NULL, 0);
+		kill(-c->pid, SIGKILL); /* on the list: not reaped */
 	pthread_mutex_unlock(&s->lock);
 	wake(s);
 	pthread_join(s->thread, NULL);
@@ -370,42 +372,11 @@ void child_signal(struct child *c, int sig)
 	pidfd_send_signal(c->pidfd, sig, NULL, 0); /* ESRCH: it has ended */
 }
 
-/* The state letter of /proc/PID/stat; 0: it is not to be had. */
-static char state_of(pid_t pid)
+void child_kill_group(struct child *c)
 {
-	char path[64], text[512];
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	if (n <= 0)
-		return 0;
-	text[n] = 0;
-	const char *after = strrchr(text, ')'); /* of its name, which may hold anything */
-	return after && after[1] ? after[2] : 0;
-}
-
-void child_kill_family(struct child *c)
-{
-	char path[64];
-	char text[4096];
-	int64_t until = call_now_ms() + STOP_MS;
-	/* Stopped, it makes no more of them, and reaps none: their numbers stay theirs. */
-	child_signal(c, SIGSTOP);
-	for (char state = 0;
-		 !child_ended(c) && state != 'T' && state != 'Z' && call_now_ms() < until;) {
-		state = state_of(c->pid);
-		nanosleep(&(struct timespec){0, 1000000},
-			NULL); /* a stop by another thread's signal tells nobody */
-	}
-	snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)c->pid, (int)c->pid);
-	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	text[n > 0 ? n : 0] = 0;
-	char *save = NULL;
-	for (char *w = strtok_r(text, " \n", &save); w && !child_ended(c);
-		 w = strtok_r(NULL, " \n", &save))
-		kill((pid_t)strtol(w, NULL, 10), SIGKILL); /* ESRCH: as good */
-	child_signal(c, SIGKILL);
+	AUTO_UNLOCK(&c->owner->lock);
+	if (!c->ended)
+		kill(-c->pid, SIGKILL); /* ESRCH: as good */
 }
 
 bool child_ended(struct child *c)

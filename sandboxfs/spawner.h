@@ -46,6 +46,7 @@ struct spawn {
 	bool collect;      /* descriptor 2 is a pipe of the spawner's: see child_output */
 	int cwd;           /* directory; -1: / */
 	int userns, netns; /* joined in this order; -1: none */
+	bool outlives;     /* no SIGKILL when the program dies: it sees that itself, in its own order */
 	bool drop;         /* become uid and gid, without other groups */
 	uid_t uid;
 	gid_t gid;
@@ -68,7 +69,8 @@ void spawner_free(struct spawner *s);
 /*
  * Starts a child; everything in what is borrowed for the call. 0 and *out one new reference when the program has been
  * executed (or body is about to run), else a negative errno and *stage (static text, e.g. "execve") tells which step failed.
- * Each child leads a session of its own, has default signals, SIGKILL when the program dies, and no_new_privs.
+ * Each child leads a session of its own, has default signals, SIGKILL when the program dies (but see outlives), and no_new_privs.
+ * When it has ended, what is left of its process group is killed.
  */
 int spawner_start(
 	struct spawner *s, const struct spawn *what, struct child **out, const char **stage);
@@ -77,11 +79,8 @@ void child_put(struct child *c); /* NULL is allowed; does not end it */
 pid_t child_pid(const struct child *c);
 /* A child that has ended is left alone (and so is a stranger who has its number now). */
 void child_signal(struct child *c, int sig);
-/*
- * SIGKILL for a child and the children that it has at this moment: for a program that was to take them along with its own end, and has
- * not got so far as to arrange that.
- */
-void child_kill_family(struct child *c);
+/* SIGKILL for a child and all that it has started and that is still in its process group; nothing once it has ended. */
+void child_kill_group(struct child *c);
 /* Until it has been reaped and on_exit has returned: 0 and *status as of wait(2) (may be NULL), or -ETIMEDOUT (deadline: call_now_ms clock; <0: none). */
 int child_wait(struct child *c, int64_t deadline_ms, int *status);
 bool child_ended(struct child *c);

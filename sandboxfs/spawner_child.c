@@ -195,7 +195,7 @@ static int child_fds(const struct spawn *w, int err, int *report)
 	return 0;
 }
 
-static int child_prepare(pid_t program)
+static int child_prepare(const struct spawn *w, pid_t program)
 {
 	for (int sig = 1; sig < SIGRTMAX; sig++)
 		signal(sig, SIG_DFL); /* those that cannot be set need not be */
@@ -209,7 +209,8 @@ static int child_prepare(pid_t program)
 		errno != EPERM)
 		return -errno;
 	/* After every change of credentials, for each of them clears it. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+	if ((!w->outlives && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) ||
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
 	return getppid() == program ? 0 : -ESRCH;
 }
@@ -252,7 +253,7 @@ void spawn_child(const struct spawn *w, int err, int report, pid_t program)
 	}
 	if (!f.err) {
 		f.stage = STAGE_PREPARE;
-		f.err = child_prepare(program);
+		f.err = child_prepare(w, program);
 	}
 	if (!f.err && w->body)
 		child_run(w);

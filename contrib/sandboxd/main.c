@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,12 +37,15 @@ struct settings {
 	const char *workspace;
 	const char *spool;
 	uint64_t output_max, min_free, processes;
+	uint64_t lifeline; /* a descriptor; 0: none */
 };
 
 static void usage(FILE *to)
 {
-	fputs("usage: sandboxd --listen unix:PATH|ADDRESS:PORT|fd:N [--workspace DIR] [--spool DIR]\n"
-		  "                [--output-max BYTES] [--min-free BYTES] [--processes N] [--version]\n",
+	fputs(
+		"usage: sandboxd --listen unix:PATH|ADDRESS:PORT|fd:N [--workspace DIR] [--spool DIR]\n"
+		"                [--output-max BYTES] [--min-free BYTES] [--processes N] [--lifeline FD]\n"
+		"                [--version]\n",
 		to);
 }
 
@@ -58,8 +63,8 @@ static int get_settings(int argc, char **argv, struct settings *s)
 	static const struct option options[] = {{"listen", required_argument, NULL, 'l'},
 		{"workspace", required_argument, NULL, 'w'}, {"spool", required_argument, NULL, 's'},
 		{"output-max", required_argument, NULL, 'o'}, {"min-free", required_argument, NULL, 'm'},
-		{"processes", required_argument, NULL, 'p'}, {"version", no_argument, NULL, 'V'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"processes", required_argument, NULL, 'p'}, {"lifeline", required_argument, NULL, 'e'},
+		{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	*s = (struct settings){.workspace = "/workspace", .spool = "/tmp", .output_max = 256 << 20};
 	bool good = true;
 	for (int c; good && (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -81,6 +86,9 @@ static int get_settings(int argc, char **argv, struct settings *s)
 			break;
 		case 'p':
 			good = get_number(optarg, &s->processes) && s->processes <= INT32_MAX;
+			break;
+		case 'e':
+			good = get_number(optarg, &s->lifeline) && s->lifeline > 2 && s->lifeline <= INT32_MAX;
 			break;
 		case 'V':
 			puts("sandboxd " SANDBOXFS_VERSION);
@@ -206,6 +214,26 @@ static void finish(struct server *server, struct MHD_Daemon *daemon)
 	pthread_mutex_destroy(&server->requests_lock);
 }
 
+/*
+ * Until a signal asks for the end. Who holds the other end of the lifeline made this sandbox: with it, this ends at once, and as pid 1
+ * takes along all that runs here.
+ */
+static void wait_for_end(int signals, int lifeline)
+{
+	struct pollfd fds[] = {{signals, POLLIN, 0}, {lifeline ? lifeline : -1, 0, 0}};
+	for (;;) {
+		if (poll(fds, 2, -1) < 0)
+			continue; /* EINTR */
+		if (fds[1].revents)
+			_exit(EXIT_FAILURE);
+		struct signalfd_siginfo from;
+		/* As pid 1 of a sandbox it is ended from outside alone, whose pids read as 0 in here: not by a command's kill. */
+		if (read(signals, &from, sizeof from) == sizeof from &&
+			(getpid() != 1 || from.ssi_pid == 0))
+			return;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct settings settings;
@@ -225,9 +253,15 @@ int main(int argc, char **argv)
 	sigaddset(&ends, SIGINT);
 	/* Before the first thread: they all inherit it, so that only sigwait below sees these. */
 	pthread_sigmask(SIG_BLOCK, &ends, NULL);
+	AUTO_FD int end_signals = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (end_signals < 0 ||
+		(settings.lifeline && fcntl((int)settings.lifeline, F_SETFD, FD_CLOEXEC) < 0)) {
+		perror("sandboxd");
+		return EXIT_FAILURE;
+	}
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
-	/* As pid 1 of a sandbox it ends with its launcher by SIGKILL already, which also ends it when it is stopped. */
+	/* As pid 1 of a sandbox it has a lifeline instead. */
 	if (strncmp(settings.listen, "fd:", 3) == 0 && getpid() != 1) {
 		prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM);
 		/* The parent may have died before the line above. */
@@ -253,10 +287,7 @@ int main(int argc, char **argv)
 	}
 	int status = EXIT_FAILURE;
 	if (daemon) {
-		siginfo_t from;
-		/* As pid 1 of a sandbox it is ended from outside alone, whose pids read as 0 in here: not by a command's kill. */
-		while (sigwaitinfo(&ends, &from) < 0 || (getpid() == 1 && from.si_pid != 0))
-			;
+		wait_for_end(end_signals, (int)settings.lifeline);
 		finish(&server, daemon);
 		status = EXIT_SUCCESS;
 	}

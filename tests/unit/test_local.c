@@ -37,8 +37,12 @@ static void on_term(int sig)
 	_exit(0);
 }
 
-static int stand_in(void)
+static int stand_in(int argc, char **argv)
 {
+	int lifeline = -1;
+	for (int i = 1; i + 1 < argc; i++)
+		if (!strcmp(argv[i], "--lifeline"))
+			lifeline = atoi(argv[i + 1]);
 	signal(SIGTERM, on_term);
 	if (access("/workspace/fail", F_OK) == 0) {
 		fprintf(stderr, "noise\nthe workspace says no\n");
@@ -48,6 +52,9 @@ static int stand_in(void)
 		signal(SIGTERM, SIG_IGN);
 	prctl(PR_SET_DUMPABLE, 0);
 	for (;;) {
+		struct pollfd fds[] = {{3, POLLIN, 0}, {lifeline, 0, 0}};
+		if (poll(fds, 2, -1) < 0 || fds[1].revents)
+			return 6;
 		int s = accept(3, NULL, NULL);
 		if (s < 0)
 			return 1;
@@ -429,9 +436,47 @@ static void killed(void **state)
 	call_destroy(&c);
 }
 
-static void *cancel_soon(void *arg)
+/* ... and at any moment of a start: a start takes some tens of milliseconds. */
+static void killed_while_starting(void **state)
 {
-	call_cancel(arg);
+	struct place *p = *state;
+	assert_int_equal(local_driver.create(p->state, NULL, "box"), 0);
+	for (long us = 0; us < 40000; us += 2000 + random() % 1000) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			AUTO_FD int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+			if (dup2(null, 1) == 1)
+				execl("/proc/self/exe", "test_local", "--hold", p->server, (char *)NULL);
+			_exit(1);
+		}
+		nanosleep(&(struct timespec){0, us * 1000}, NULL); /* the moment that is tried */
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		assert_true(no_child_left());
+	}
+	struct driver_instance a;
+	must_start(p, "box", &a);
+	local_driver.stop(p->state, "box", &a);
+	struct call c;
+	void *next;
+	call_init(&c, 0);
+	assert_int_equal(local_driver.open(&p->options, &c, &next), 0); /* clears the sockets' places */
+	local_driver.close(next);
+	call_destroy(&c);
+	/* Killed before it had locked its place: for a minute that is taken for one being made. */
+	assert_int_equal(sh(p, "find $PLACE -maxdepth 1 -name 'sandboxfs-*' -empty -delete"), 0);
+}
+
+struct later {
+	struct call *call;
+	long us;
+};
+
+static void *cancel_later(void *arg)
+{
+	struct later *l = arg;
+	nanosleep(&(struct timespec){0, l->us * 1000}, NULL); /* the moment that is tried */
+	call_cancel(l->call);
 	return NULL;
 }
 
@@ -439,18 +484,20 @@ static void cancelled(void **state) /* at any moment of a start: nothing stays *
 {
 	struct place *p = *state;
 	assert_int_equal(local_driver.create(p->state, NULL, "box"), 0);
-	for (int round = 0; round < 5; round++) {
+	for (long us = 0; us < 40000; us += 1000 + random() % 1000) {
 		struct call c;
 		struct driver_instance a;
 		pthread_t t;
+		struct later later = {&c, us};
 		call_init(&c, 0);
-		assert_int_equal(pthread_create(&t, NULL, cancel_soon, &c), 0);
+		assert_int_equal(pthread_create(&t, NULL, cancel_later, &later), 0);
 		int err = local_driver.start(p->state, &c, "box", on_died, p, &a);
 		pthread_join(t, NULL);
 		assert_true(err == 0 || err == -EINTR);
 		if (!err)
 			local_driver.stop(p->state, "box", &a);
 		call_destroy(&c);
+		assert_true(no_child_left());
 	}
 	struct driver_instance a;
 	must_start(p, "box", &a);
@@ -604,7 +651,7 @@ static void pose_as_sandboxd(char *dir)
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "--listen"))
-		return stand_in();
+		return stand_in(argc, argv);
 	if (argc > 2 && !strcmp(argv[1], "--hold"))
 		return hold(argv[2]);
 	signal(SIGPIPE, SIG_IGN);
@@ -627,6 +674,7 @@ int main(int argc, char **argv)
 		T(planted_links),
 		T(removal),
 		T(killed),
+		T(killed_while_starting),
 		T(cancelled),
 		T(again_and_again),
 		T(parallel),

@@ -1,6 +1,6 @@
 /*
  * The local driver: sandboxes on this machine, one bubblewrap with one sandboxd each, reached over a Unix socket.
- * Owns their life from start to stop: the lock, the socket, the children. What is on disk: local_dir.c; sockets' directory: local_run.c;
+ * Owns their life from start to stop: the lock, the socket, the children. What is on disk: names.c, local_dir.c; sockets' directory: run_dir.c;
  * the command line: local_bwrap.c; network: local_net.c. Speaks no HTTP beyond the one line that shows that sandboxd answers.
  *
  * Nothing stays behind, however the program ends: sandboxd, pid 1 of its process namespace, ends with the other end of its lifeline, a
@@ -73,11 +73,9 @@ static void local_close(void *state)
 	if (!l)
 		return;
 	spawner_free(l->spawner);
-	local_run_close(l);
+	run_dir_close(&l->run);
 	local_programs_free(l);
-	free(l->data_path);
-	if (l->data >= 0)
-		close(l->data);
+	names_close(&l->names);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
@@ -89,7 +87,7 @@ static int local_open(const struct options *o, struct call *c, void **state)
 		return -ENOMEM;
 	bool root = geteuid() == 0;
 	l->options = o;
-	l->data = l->run_lock = -1;
+	l->names.dir = l->run.lock = -1;
 	l->drop = root;
 	l->uid = root ? SANDBOX_UID : geteuid();
 	l->gid = root ? SANDBOX_UID : getegid();
@@ -100,7 +98,7 @@ static int local_open(const struct options *o, struct call *c, void **state)
 	if (!err)
 		err = local_dir_open(l, c);
 	if (!err)
-		err = local_run_open(l, c);
+		err = run_dir_open(&l->run, c);
 	if (err) {
 		local_close(l);
 		return err;
@@ -111,21 +109,26 @@ static int local_open(const struct options *o, struct call *c, void **state)
 
 /* --- names --- */
 
+static const struct names *names_of(const struct local *l)
+{
+	return &l->names;
+}
+
 static int local_list(void *state, bool (*cb)(const char *name, void *arg), void *arg)
 {
-	return local_dir_each(state, cb, arg);
+	return names_each(names_of(state), cb, arg);
 }
 
 static int local_probe(void *state, const char *name)
 {
 	AUTO_FD int dir = -1;
 	/* What is there but cannot be used exists: start says what is wrong with it. */
-	return local_dir_find(state, NULL, name, &dir) == -ENOENT ? -ENOENT : 0;
+	return names_find(names_of(state), NULL, name, &dir) == -ENOENT ? -ENOENT : 0;
 }
 
 static int local_create(void *state, struct call *c, const char *name)
 {
-	return local_dir_create(state, c, name);
+	return names_create(names_of(state), c, name);
 }
 
 static int local_destroy(void *state, struct call *c, const char *name)
@@ -135,7 +138,7 @@ static int local_destroy(void *state, struct call *c, const char *name)
 
 static int local_in_use(void *state, const char *name, char *detail, size_t size)
 {
-	return local_dir_in_use(state, name, detail, size);
+	return names_in_use(names_of(state), name, detail, size);
 }
 
 /* --- start --- */
@@ -344,7 +347,7 @@ static int bring_up(
 	b->init = pidfd_open(pid, 0);
 	if (b->init < 0)
 		return child_ended(b->bwrap) ? box_failed(c, b->name, b->bwrap) : -errno;
-	err = local_dir_note(b->lock, pid);
+	err = names_note(b->lock, pid);
 	if (err)
 		return call_fault(c, -err, NULL, "%s: its lock: %s", b->name, strerror(-err));
 	if (net->attach)
@@ -462,9 +465,9 @@ static int box_start(struct local *l, struct call *c, struct box *b, struct net_
 	AUTO_FD int workspace = -1;
 	AUTO_FD int spool = -1;
 	AUTO_FD int listener = -1;
-	int err = local_dir_find(l, c, b->name, &dir);
+	int err = names_find(&l->names, c, b->name, &dir);
 	if (!err)
-		err = local_dir_lock(l, c, b->name, dir, &b->lock);
+		err = names_lock(&l->names, c, b->name, dir, &b->lock);
 	if (!err)
 		err = local_dir_part(l, c, b->name, dir, "workspace", true, &workspace);
 	if (!err)
@@ -474,7 +477,7 @@ static int box_start(struct local *l, struct call *c, struct box *b, struct net_
 	if (!err)
 		err = local_dir_part(l, c, b->name, dir, "spool", true, &spool);
 	if (!err)
-		err = local_run_listen(l, c, &b->socket, &listener);
+		err = run_dir_listen(&l->run, c, &b->socket, &listener);
 	if (err)
 		return err;
 	struct pipes p = {-1, -1, -1, -1, -1};
@@ -562,7 +565,7 @@ static int local_space(void *state, struct statvfs *out)
 {
 	const struct local *l = state;
 
-	if (fstatvfs(l->data, out) < 0)
+	if (fstatvfs(l->names.dir, out) < 0)
 		return -errno;
 	uint64_t unit = out->f_frsize ? out->f_frsize : 4096;
 	uint64_t kept = (l->options->min_free + unit - 1) / unit;

@@ -1,6 +1,5 @@
 /*
- * What the files of the local driver show each other: local.c (life of a sandbox), local_dir.c (what is on disk), local_run.c
- * (where its sockets are), local_bwrap.c (the command line of bubblewrap), local_net.c (the network), local_bucket*.c and local_s3fs.c
+ * What the files of the local driver show each other: local.c (life of a sandbox), local_dir.c (what is on disk), local_bwrap.c (the command line of bubblewrap), local_net.c (the network), local_bucket*.c and local_s3fs.c
  * (buckets). Nobody else includes it.
  */
 #ifndef SBX_LOCAL_H
@@ -13,45 +12,29 @@
 #include "bucket.h"
 #include "buf.h"
 #include "call.h"
+#include "names.h"
 #include "options.h"
+#include "run_dir.h"
 #include "spawner.h"
 
 /* The driver's state; constant after open but for what lock covers. */
 struct local {
 	const struct options *options;
 	struct spawner *spawner;
-	int data;        /* the data directory, O_PATH */
-	char *data_path; /* for sentences and bubblewrap */
-	char *run_path;  /* private directory of this program's sockets */
-	int run_lock;    /* held while the program lives: tells others that run_path is in use */
-	bool drop;       /* we are root: sandboxes run as uid and gid */
-	uid_t uid;       /* whom the sandboxes' files belong to */
+	struct names names; /* the data directory */
+	struct run_dir run; /* of the sandboxes' sockets */
+	bool drop;          /* we are root: sandboxes run as uid and gid */
+	uid_t uid;          /* whom the sandboxes' files belong to */
 	gid_t gid;
 	char *bwrap, *slirp, *ip, *sandboxd; /* absolute; NULL: not found */
 	pthread_mutex_t lock;
-	unsigned sockets;  /* lock: how many have been named */
 	struct box *boxes; /* lock: those that run, local.c's */
 };
 
 /* --- local_dir.c --- */
 
-/* Finds or makes the data directory of options->server; fills data and data_path. */
+/* Finds or makes the data directory of options->server; fills names. */
 int local_dir_open(struct local *l, struct call *c);
-/* True for [A-Za-z0-9][A-Za-z0-9._-]{0,62}. */
-bool local_name_valid(const char *name);
-/* The directory of a sandbox, O_PATH, never through a link: *fd new, or -ENOENT, or an error with a fault. */
-int local_dir_find(const struct local *l, struct call *c, const char *name, int *fd);
-int local_dir_create(struct local *l, struct call *c, const char *name);
-int local_dir_each(const struct local *l, bool (*cb)(const char *name, void *arg), void *arg);
-/*
- * Its lock: 0 and *fd (the lock is held until it is closed), or -EBUSY with `in use by pid N (PATH)` in the fault.
- * An OFD lock: the kernel drops it with the program, however that ends, and it can be asked about without being taken.
- */
-int local_dir_lock(const struct local *l, struct call *c, const char *name, int dir, int *fd);
-/* Notes in the lock what runs under it, for the next holder to wait for. */
-int local_dir_note(int lock, pid_t pid);
-/* 0 free, 1 and `pid N, PATH`. */
-int local_dir_in_use(const struct local *l, const char *name, char *detail, size_t size);
 /* Opens workspace or spool below dir, O_PATH: a directory of the sandbox's uid and no link, else a fault. made: create it if it is not there. */
 int local_dir_part(const struct local *l, struct call *c, const char *name, int dir,
 	const char *part, bool make, int *fd);
@@ -59,14 +42,6 @@ int local_dir_part(const struct local *l, struct call *c, const char *name, int 
 int local_dir_clear(
 	const struct local *l, struct call *c, const char *name, int dir, const char *part);
 int local_dir_destroy(struct local *l, struct call *c, const char *name);
-
-/* --- local_run.c --- */
-
-/* The private directory for sockets; leftovers of programs that died are removed. */
-int local_run_open(struct local *l, struct call *c);
-void local_run_close(struct local *l);
-/* A listening socket at *path (new), removed with unlink. */
-int local_run_listen(struct local *l, struct call *c, char **path, int *fd);
 
 /* --- local_net.c --- */
 

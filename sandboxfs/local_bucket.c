@@ -463,7 +463,7 @@ static void end_s3fs(struct record *r)
 static int temporary(const struct bucket_set *s, struct call *c, int *fd)
 {
 	AUTO_FD int dir = -1;
-	int err = local_dir_find(s->l, c, s->name, &dir);
+	int err = names_find(&s->l->names, c, s->name, &dir);
 	return err ? err : local_dir_part(s->l, c, s->name, dir, "buckets", true, fd);
 }
 
@@ -631,6 +631,6 @@ void local_buckets_end(struct bucket_set *s, int64_t patience_ms)
 	if (patience_ms <= 0 || !s->used)
 		return;
 	AUTO_FD int dir = -1;
-	if (local_dir_find(s->l, NULL, s->name, &dir) == 0)
+	if (names_find(&s->l->names, NULL, s->name, &dir) == 0)
 		local_dir_clear(s->l, NULL, s->name, dir, "buckets"); /* else at the next start */
 }

@@ -269,8 +269,8 @@ static int bind_parts(const struct local *l, struct box_plan *p)
 		return -errno;
 	AUTO_BUF workspace = BUF_INIT;
 	AUTO_BUF spool = BUF_INIT;
-	buf_printf(&workspace, "%s/%s/workspace", l->data_path, p->name);
-	buf_printf(&spool, "%s/%s/spool", l->data_path, p->name);
+	buf_printf(&workspace, "%s/%s/workspace", l->names.path, p->name);
+	buf_printf(&spool, "%s/%s/spool", l->names.path, p->name);
 	if (buf_error(&workspace) || buf_error(&spool))
 		return -ENOMEM;
 	int err = bind_ours(l, p, program, l->sandboxd, "sandboxd", "--ro-bind", "/.sandboxd/sandboxd");
@@ -358,7 +358,7 @@ static int bucket_words(const struct local *l, const struct bucket *bucket, stru
 		WORDS(b, "--ro-bind-try", bucket_binds[i], bucket_binds[i]);
 	WORDS(b, "--dev", "/dev", "--dev-bind", "/dev/fuse", "/dev/fuse", "--dir", BUCKET_PLACE);
 	AUTO_BUF path = BUF_INIT;
-	buf_printf(&path, "%s/%s/buckets", l->data_path, p->name);
+	buf_printf(&path, "%s/%s/buckets", l->names.path, p->name);
 	if (buf_error(&path))
 		return -ENOMEM;
 	int err = bind_ours(l, p, p->spool, path.data, "buckets", "--bind", "/tmp");

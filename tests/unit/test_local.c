@@ -1,4 +1,4 @@
-/* links: sandboxfs/local.c sandboxfs/local_dir.c sandboxfs/local_run.c sandboxfs/local_bwrap.c sandboxfs/local_net.c sandboxfs/local_bucket.c sandboxfs/local_bucket_child.c sandboxfs/local_s3fs.c sandboxfs/bucket.c sandboxfs/spawner.c sandboxfs/spawner_child.c sandboxfs/call.c sandboxfs/log.c contrib/common/buf.c contrib/common/tree_remove.c */
+/* links: sandboxfs/local.c sandboxfs/local_dir.c sandboxfs/run_dir.c sandboxfs/names.c sandboxfs/local_bwrap.c sandboxfs/local_net.c sandboxfs/local_bucket.c sandboxfs/local_bucket_child.c sandboxfs/local_s3fs.c sandboxfs/bucket.c sandboxfs/spawner.c sandboxfs/spawner_child.c sandboxfs/call.c sandboxfs/log.c contrib/common/buf.c contrib/common/tree_remove.c */
 /*
  * The life of local sandboxes, with the real bubblewrap and a stand-in for sandboxd: this very program, which inside a
  * sandbox answers any connection by one line. What sandboxd itself does is tested through mounts.

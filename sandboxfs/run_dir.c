@@ -1,8 +1,9 @@
 /*
  * The private directory of a program's sockets, below $XDG_RUNTIME_DIR or /tmp: 0700, a short path (a socket's address has room for 107 bytes),
  * locked while the program lives, so that the next one can tell a leftover of a crash and remove it.
- * Part of the local driver (local.h).
  */
+#include "run_dir.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,6 @@
 #include <unistd.h>
 
 #include "cleanup.h"
-#include "local.h"
 #include "log.h"
 
 enum {
@@ -82,56 +82,54 @@ static void remove_leftovers(const char *base)
 	closedir(d);
 }
 
-int local_run_open(struct local *l, struct call *c)
+int run_dir_open(struct run_dir *r, struct call *c)
 {
 	const char *base = run_base();
 	remove_leftovers(base);
 	AUTO_BUF path = BUF_INIT;
 	buf_printf(&path, "%s/%sXXXXXX", base, prefix);
-	l->run_path = buf_steal(&path);
-	if (!l->run_path)
+	r->path = buf_steal(&path);
+	if (!r->path)
 		return -ENOMEM;
-	if (!mkdtemp(l->run_path)) {
+	if (!mkdtemp(r->path)) {
 		int err = errno;
-		free(steal(l->run_path));
-		return call_fault(c, err, NULL, "local: cannot make a directory for sockets in %s: %s",
-			base, strerror(err));
+		free(steal(r->path));
+		return call_fault(
+			c, err, NULL, "cannot make a directory for sockets in %s: %s", base, strerror(err));
 	}
-	AUTO_FD int dir = open(l->run_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	AUTO_FD int dir = open(r->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	AUTO_FD int lock =
 		dir < 0 ? -1 : openat(dir, "lock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	int err = lock < 0 ? -errno : lock_now(lock);
 	if (err) {
-		rmdir(l->run_path); /* fails where the lock file was made: the next program removes both */
-		free(steal(l->run_path));
-		return call_fault(c, -err, NULL, "local: cannot lock a directory for sockets in %s: %s",
-			base, strerror(-err));
+		rmdir(r->path); /* fails where the lock file was made: the next program removes both */
+		free(steal(r->path));
+		return call_fault(
+			c, -err, NULL, "cannot lock a directory for sockets in %s: %s", base, strerror(-err));
 	}
-	l->run_lock = steal_fd(&lock);
+	r->lock = steal_fd(&lock);
 	return 0;
 }
 
-void local_run_close(struct local *l)
+void run_dir_close(struct run_dir *r)
 {
-	if (!l->run_path)
+	if (!r->path)
 		return;
-	AUTO_FD int dir = open(l->run_path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	AUTO_FD int dir = open(r->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir >= 0)
 		unlinkat(dir, "lock", 0);
-	if (rmdir(l->run_path) < 0)
-		log_info("%s: cannot be removed: %s", l->run_path, strerror(errno));
-	free(steal(l->run_path));
-	if (l->run_lock >= 0)
-		close(steal_fd(&l->run_lock));
+	if (rmdir(r->path) < 0)
+		log_info("%s: cannot be removed: %s", r->path, strerror(errno));
+	free(steal(r->path));
+	if (r->lock >= 0)
+		close(steal_fd(&r->lock));
 }
 
-int local_run_listen(struct local *l, struct call *c, char **path, int *fd)
+int run_dir_listen(struct run_dir *r, struct call *c, char **path, int *fd)
 {
-	pthread_mutex_lock(&l->lock);
-	unsigned number = ++l->sockets;
-	pthread_mutex_unlock(&l->lock);
+	unsigned number = atomic_fetch_add(&r->sockets, 1) + 1;
 	AUTO_BUF b = BUF_INIT;
-	buf_printf(&b, "%s/%u", l->run_path, number);
+	buf_printf(&b, "%s/%u", r->path, number);
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	if (buf_error(&b))
 		return -ENOMEM;
@@ -140,8 +138,7 @@ int local_run_listen(struct local *l, struct call *c, char **path, int *fd)
 	memcpy(address.sun_path, b.data, b.size);
 	AUTO_FD int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (s < 0 || bind(s, (struct sockaddr *)&address, sizeof address) < 0 || listen(s, BACKLOG) < 0)
-		return call_fault(
-			c, errno, NULL, "local: cannot listen on %s: %s", b.data, strerror(errno));
+		return call_fault(c, errno, NULL, "cannot listen on %s: %s", b.data, strerror(errno));
 	*path = buf_steal(&b);
 	*fd = steal_fd(&s);
 	return 0;

@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "driver.h"
+#include "token.h"
 
 static const char only[] = "default";
 
@@ -27,7 +28,7 @@ static void container_close(void *state)
 		return;
 	free(k->base);
 	free(k->unix_path);
-	free(k->token);
+	token_free(k->token);
 	free(k);
 }
 
@@ -50,31 +51,6 @@ static int check_url(struct call *c, const char *url)
 		if (port < 1 || port > 65535)
 			return call_fault(c, EINVAL, NULL, "%s: a port is a number from 1 to 65535", url);
 	}
-	return 0;
-}
-
-/* The first line of a file: one word, as it goes into a header. */
-static int read_token(struct call *c, const char *path, char **out)
-{
-	AUTO_FREE char *line = NULL;
-	size_t size = 0;
-	errno = 0; /* the end of an empty file leaves it */
-	FILE *f = fopen(path, "re");
-	ssize_t n = f ? getline(&line, &size, f) : -1;
-	int err = n < 0 ? errno : 0;
-	if (f)
-		fclose(f);
-	if (err)
-		return call_fault(c, err, NULL, "-o token_file=%s: %s", path, strerror(err));
-	while (n > 0 && strchr(" \t\r\n", line[n - 1]))
-		line[--n] = 0;
-	for (ssize_t i = 0; i < n; i++)
-		if (line[i] <= ' ' || line[i] > '~')
-			n = 0;
-	if (n <= 0)
-		return call_fault(
-			c, EINVAL, NULL, "-o token_file=%s: its first line is no token, one word", path);
-	*out = steal(line);
 	return 0;
 }
 
@@ -108,8 +84,9 @@ static int container_open(const struct options *o, struct call *c, void **state)
 	if (!k)
 		return -ENOMEM;
 	int err = set_address(k, c, o->server);
-	if (!err && o->token_file)
-		err = read_token(c, o->token_file, &k->token);
+	/* Only one that is named for it: to the official server a token is the name of a session. */
+	if (!err)
+		err = token_read(o, c, false, &k->token);
 	if (err) {
 		container_close(k);
 		return err;

@@ -28,6 +28,8 @@ struct driver_ops {
 	const char *id_names; /* POSIX extended expression of the names it carries */
 	bool many;            /* mkdir and rmdir make sense */
 	bool starts;          /* its servers run from start to stop; else somebody else's run already */
+	bool
+		ours; /* they are children of ours: one that takes no connection has ended, and died says so */
 
 	/* 0 and *state new. options are borrowed for the life of state. */
 	int (*open)(const struct options *o, struct call *c, void **state);
@@ -60,5 +62,9 @@ struct driver_ops {
 
 extern const struct driver_ops local_driver;
 extern const struct driver_ops container_driver;
+extern const struct driver_ops bridge_driver;
+
+/* Is this a bridge's address: https, or a path /v1? */
+bool bridge_is_address(const char *address);
 
 #endif

@@ -611,6 +611,7 @@ const struct driver_ops local_driver = {
 	.id_names = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
 	.many = true,
 	.starts = true,
+	.ours = true,
 	.open = local_open,
 	.close = local_close,
 	.list = local_list,

@@ -19,6 +19,7 @@
 #include "log.h"
 
 enum {
+	REMOVE_TRIES = 100,
 	LOCK_TEXT = 8192,
 	LOCK_PATIENCE_MS = 300, /* a program that was just killed still closes its files */
 	LOCK_LOOK_MS = 20,
@@ -152,6 +153,20 @@ int names_each(const struct names *n, bool (*cb)(const char *name, void *arg), v
 	int err = e ? 0 : -errno;
 	closedir(d);
 	return err;
+}
+
+int names_remove(const struct names *n, struct call *c, const char *name, int dir)
+{
+	/* Another mount that found the directory under its name may just be making a lock in it. */
+	for (int tries = 0; tries < REMOVE_TRIES; tries++) {
+		if (unlinkat(dir, "lock", 0) < 0 && errno != ENOENT)
+			break;
+		if (unlinkat(n->dir, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+			return 0;
+		if (errno != ENOTEMPTY)
+			break;
+	}
+	return call_fault(c, errno, NULL, "%s: %s/%s: %s", name, n->path, name, strerror(errno));
 }
 
 /* --- locks --- */

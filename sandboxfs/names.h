@@ -37,6 +37,8 @@ int names_create(const struct names *n, struct call *c, const char *name);
 int names_each(const struct names *n, bool (*cb)(const char *name, void *arg), void *arg);
 /* All there is in the directory, or NULL and errno. */
 DIR *names_list(const struct names *n);
+/* Forgets it: what is in dir (its directory) but the lock has been removed; the lock is held. */
+int names_remove(const struct names *n, struct call *c, const char *name, int dir);
 /*
  * Its lock: 0 and *fd (the lock is held until it is closed), or -EBUSY with `in use by pid N (PATH)` in the fault.
  * An OFD lock: the kernel drops it with the program, however that ends, and it can be asked about without being taken.

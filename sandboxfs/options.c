@@ -265,7 +265,7 @@ void options_help(FILE *to)
 	fputs(
 		"usage: sandboxfs [-f] [-d] [-o OPTION[,OPTION]...] [SERVER] MOUNTPOINT\n"
 		"       sandboxfs -u MOUNTPOINT [--kill]\n\n"
-		"SERVER  local: (the default), local:DIR, unix:/path, http://host:port\n\n"
+		"SERVER  local: (the default), local:DIR, unix:/path, http://host:port, https://bridge\n\n"
 		"  -f         stay in the foreground, log to stderr\n"
 		"  -d         the same, with every request of the kernel\n"
 		"  -u         unmount: waits until all that was written is in the sandbox\n"
@@ -319,7 +319,7 @@ static int check(struct options *o)
 		return fail("-o allow_other and -o allow_root exclude each other%s%s", "", "");
 	if (o->token_file && access(o->token_file, R_OK) < 0)
 		return fail("-o token_file=%s: %s", o->token_file, strerror(errno));
-	if (strncmp(o->server, "http://", 7) == 0 && strchr(o->server, '@'))
+	if (strncmp(o->server, "http", 4) == 0 && strchr(o->server, '@'))
 		return fail(
 			"%s: credentials do not belong into an address%s; use -o token_file=", "SERVER", "");
 	return 0;

@@ -154,7 +154,7 @@ static int wait_for_answer(struct sandbox *sb, struct call *c, const struct http
 		if (err == -EPROTO)
 			return call_fault(c, EPROTO, NULL, "%s: what answers at %s does not speak HTTP",
 				sb->name, s->options->server);
-		if (!s->driver->many && err == -EHOSTUNREACH)
+		if (!s->driver->ours && err == -EHOSTUNREACH)
 			return call_fault(c, EHOSTUNREACH, NULL,
 				"%s: no server takes connections at %s; start it, or check the address", sb->name,
 				s->options->server);
@@ -314,7 +314,7 @@ void sandbox_note_boot(
 	changed = sb->has_boot && memcmp(sb->boot, boot, sizeof sb->boot) != 0;
 	if (changed)
 		log_info("%s: its server was started anew", sb->name);
-	if (changed && sb->workspace_ino != workspace_ino && !sb->server->driver->many)
+	if (changed && sb->workspace_ino != workspace_ino && !sb->server->driver->ours)
 		sandbox_set_state(sb, SANDBOX_REPLACED, "another sandbox answers at this address");
 	memcpy(sb->boot, boot, sizeof sb->boot);
 	sb->has_boot = true;

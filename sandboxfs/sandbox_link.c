@@ -43,7 +43,7 @@ void sandbox_note_unheard(struct sandbox *sb, int64_t since_ms, int err)
 	bool late = call_now_ms() - since_ms >= s->options->timeout_ms;
 
 	/* One of our own that takes no connection has ended, and its driver is about to say so. */
-	if (err == -EHOSTUNREACH && (late || !s->driver->many))
+	if (err == -EHOSTUNREACH && (late || !s->driver->ours))
 		note_silence(sb, since_ms, "no connection to its server");
 	else if (late && note_silence(sb, since_ms, "no answer within timeout="))
 		http_abort(s->http, sandbox_target(sb), -ETIMEDOUT);
@@ -125,7 +125,7 @@ static int try_exchange(struct sandbox *sb, struct call *c, struct http_request 
 				"%s: the link broke during this request; whether it was done is not known",
 				sb->name);
 		if (call_now_ms() - began > s->options->timeout_ms ||
-			(!s->driver->many && err == -EHOSTUNREACH && same_server(sb, generation))) {
+			(!s->driver->ours && err == -EHOSTUNREACH && same_server(sb, generation))) {
 			note_silence(sb, began, "no connection to its server");
 			return fault_unreachable(sb, c);
 		}

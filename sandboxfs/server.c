@@ -410,6 +410,8 @@ static const struct driver_ops *driver_of(const char *address)
 {
 	if (strncmp(address, "local:", 6) == 0)
 		return &local_driver;
+	if (bridge_is_address(address))
+		return &bridge_driver;
 	if (strncmp(address, "unix:", 5) == 0 || strncmp(address, "http://", 7) == 0)
 		return &container_driver;
 	return NULL;
@@ -453,7 +455,8 @@ int server_new(const struct options *o, struct http *h, struct call *c, struct s
 			"%s: this version mounts local:, unix:/path and http://host:port", o->server);
 	if (!d)
 		return call_fault(c, EINVAL, NULL,
-			"%s: not a server; use local:, local:DIR, unix:/path or http://host:port", o->server);
+			"%s: not a server; use local:, local:DIR, unix:/path, http://host:port or https://host",
+			o->server);
 	s = calloc(1, sizeof *s);
 	if (!s)
 		return -ENOMEM;

@@ -1,0 +1,204 @@
+/*
+ * Bringing sandboxd into a sandbox: see carry.h. What a sandbox answers is not trusted: it only decides what is asked of it next.
+ */
+#include "carry.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <nettle/sha2.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "cleanup.h"
+
+enum {
+	HASH_SHOWN = 16,         /* digits of the hash in the directory's name */
+	PROGRAM_MOST = 64 << 20, /* unpacked */
+	PACKED_MOST = 16 << 20,
+	ANSWER_MOST = 1000
+};
+
+#define PLACE "/tmp/.sandboxfs"
+
+/* A program as it is put in: packed, and the hash of what it unpacks to. */
+struct program {
+	const char *machine; /* as uname -m says */
+	struct buf packed;
+	char hash[2 * SHA256_DIGEST_SIZE + 1];
+	int err; /* why there is none */
+};
+
+static struct program programs[] = {{.machine = "x86_64"}, {.machine = "aarch64"}};
+static pthread_once_t programs_once = PTHREAD_ONCE_INIT;
+
+/* --- the programs --- */
+
+static int read_file(const char *path, struct buf *out)
+{
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char piece[64 << 10];
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		ssize_t n = read(fd, piece, sizeof piece);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : buf_error(out);
+		if (out->size + (size_t)n > PACKED_MOST)
+			return -EFBIG;
+		buf_add(out, piece, (size_t)n);
+	}
+}
+
+/* The hash of what a gzip file holds. */
+static int hash_unpacked(const struct buf *packed, char *hash)
+{
+	z_stream z = {.next_in = (Bytef *)packed->data, .avail_in = (uInt)packed->size};
+	struct sha256_ctx sha;
+	uint8_t piece[64 << 10], digest[SHA256_DIGEST_SIZE];
+	int state = inflateInit2(&z, 16 + MAX_WBITS); /* 16: with gzip's header */
+	if (state != Z_OK)
+		return -ENOMEM;
+	sha256_init(&sha);
+	while (state == Z_OK && z.total_out < PROGRAM_MOST) {
+		z.next_out = piece;
+		z.avail_out = sizeof piece;
+		state = inflate(&z, Z_NO_FLUSH);
+		sha256_update(&sha, sizeof piece - z.avail_out, piece);
+	}
+	inflateEnd(&z);
+	if (state != Z_STREAM_END)
+		return -EBADMSG;
+	sha256_digest(&sha, sizeof digest, digest);
+	for (size_t i = 0; i < sizeof digest; i++)
+		snprintf(hash + 2 * i, 3, "%02x", digest[i]);
+	return 0;
+}
+
+/* Beside our own program (a build), or where make install puts it. */
+static void read_program(struct program *p)
+{
+	static const char *const places[] = {"helper", "../lib/sandboxfs/helper"};
+	AUTO_FREE char *self = realpath("/proc/self/exe", NULL);
+	char *slash = self ? strrchr(self, '/') : NULL;
+	p->err = -ENOENT;
+	for (size_t i = 0; slash && p->err == -ENOENT && i < sizeof places / sizeof *places; i++) {
+		AUTO_BUF path = BUF_INIT;
+		*slash = 0;
+		buf_printf(&path, "%s/%s/sandboxd-%s.gz", self, places[i], p->machine);
+		buf_clear(&p->packed);
+		p->err = buf_error(&path) ? -ENOMEM : read_file(path.data, &p->packed);
+	}
+	if (!p->err)
+		p->err = hash_unpacked(&p->packed, p->hash);
+}
+
+static void read_programs(void)
+{
+	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
+		read_program(&programs[i]);
+}
+
+/* --- the sandbox --- */
+
+/* One line for the machine, one for each of our programs that is there. */
+static int look(const struct carrier *k, struct call *c, struct buf *answer)
+{
+	AUTO_BUF script = BUF_INIT;
+	int status;
+	buf_str(&script, "uname -m");
+	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
+		if (!programs[i].err)
+			buf_printf(&script, "; test -x " PLACE "/%.*s/attach && echo %.*s", HASH_SHOWN,
+				programs[i].hash, HASH_SHOWN, programs[i].hash);
+	buf_str(&script, "; true");
+	if (buf_error(&script))
+		return -ENOMEM;
+	int err = k->run(k->arg, c, script.data, answer, &status);
+	buf_char(answer, 0);
+	return err ? err : buf_error(answer);
+}
+
+static const struct program *program_for(struct call *c, const char *machine)
+{
+	size_t n = strcspn(machine, " \r\n");
+	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
+		const struct program *p = &programs[i];
+		if (strlen(p->machine) != n || strncmp(p->machine, machine, n) != 0)
+			continue;
+		if (!p->err)
+			return p;
+		call_fault(c, ENOTSUP, NULL,
+			"this sandboxfs was installed without helper/sandboxd-%s.gz (%s), which files and "
+			"commands of such a sandbox need; `make helper` builds it",
+			p->machine, strerror(-p->err));
+		return NULL;
+	}
+	call_fault(c, ENOTSUP, NULL, "the sandbox is a machine that no helper is built for: %.*s",
+		n < 40 ? (int)n : 40, machine);
+	return NULL;
+}
+
+/* Unpacks it beside its place, and moves it there when it is what it should be. */
+static int install_script(struct buf *out, const struct program *p, const char *packed)
+{
+	buf_printf(out,
+		"umask 077; d=" PLACE "/%.*s; t=$d.$$; mkdir -p " PLACE " $d || exit 1; "
+		"gzip -dc <'%s' >\"$t\"; r=$?; rm -f '%s'; test $r = 0 || { rm -f \"$t\"; exit 2; }; "
+		"test \"$(sha256sum <\"$t\" | cut -c1-64)\" = %s || { rm -f \"$t\"; exit 3; }; "
+		"chmod 700 \"$t\" && mv -f \"$t\" $d/sandboxd && ln -sf sandboxd $d/attach || exit 4",
+		HASH_SHOWN, p->hash, packed, packed, p->hash);
+	return buf_error(out);
+}
+
+static int install(const struct carrier *k, struct call *c, const struct program *p)
+{
+	static const char *const why[] = {"", "no directory can be made in /tmp",
+		"gzip is not there, or /tmp is full", "what arrived is not what was sent",
+		"/tmp takes no programs"};
+	AUTO_BUF script = BUF_INIT;
+	AUTO_BUF said = BUF_INIT;
+	AUTO_FREE char *packed = NULL;
+	int status = 0;
+	int err = k->put(k->arg, c, p->packed.data, p->packed.size, &packed);
+	if (!err)
+		err = install_script(&script, p, packed);
+	if (!err)
+		err = k->run(k->arg, c, script.data, &said, &status);
+	if (err || !status)
+		return err;
+	if (status < 0 || (size_t)status >= sizeof why / sizeof *why)
+		status = 4;
+	return call_fault(
+		c, ENOTSUP, NULL, "sandboxd cannot be brought into the sandbox: %s", why[status]);
+}
+
+int carry_in(const struct carrier *k, struct call *c, char **attach)
+{
+	AUTO_BUF answer = BUF_INIT;
+	pthread_once(&programs_once, read_programs);
+	int err = look(k, c, &answer);
+	if (err)
+		return err;
+	if (answer.size > ANSWER_MOST)
+		return call_fault(c, EPROTO, NULL, "the sandbox answers something else than was asked");
+	const struct program *p = program_for(c, answer.data);
+	if (!p)
+		return -ENOTSUP;
+	AUTO_BUF path = BUF_INIT;
+	buf_printf(&path, "%.*s\n", HASH_SHOWN, p->hash);
+	if (!buf_error(&path) && !strstr(answer.data, path.data))
+		err = install(k, c, p);
+	if (err)
+		return err;
+	buf_clear(&path);
+	buf_printf(&path, PLACE "/%.*s/attach", HASH_SHOWN, p->hash);
+	*attach = buf_steal(&path);
+	return *attach ? 0 : -ENOMEM;
+}

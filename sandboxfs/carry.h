@@ -1,0 +1,32 @@
+/*
+ * Bringing our own server into a sandbox that has none: the static sandboxd (contrib/helper) is put there once, verified by its hash, and is
+ * started by its attach mode, which a terminal of the sandbox runs.
+ *
+ * Knows nothing of how a kind of server runs a script and takes a file: its driver gives that as a carrier. Holds no state but the
+ * programs, which are read once.
+ */
+#ifndef SBX_CARRY_H
+#define SBX_CARRY_H
+
+#include "buf.h"
+#include "call.h"
+
+/* What the attach mode says on the terminal: it serves from here on; or why not, to the end of the line. */
+#define CARRY_GREETING "\x1eSANDBOXFS-MUX-1\n"
+#define CARRY_REFUSAL "\x1eSANDBOXFS-ERR "
+
+struct carrier {
+	/* Runs script with sh in the sandbox: 0, its output and its exit code; or an error with a fault, when its end is not known. */
+	int (*run)(void *arg, struct call *c, const char *script, struct buf *out, int *status);
+	/* Puts bytes into a new file of the sandbox: 0 and *path new (plain ASCII, no quotes); or an error with a fault. */
+	int (*put)(void *arg, struct call *c, const void *p, size_t size, char **path);
+	void *arg;
+};
+
+/*
+ * Sees to it that the program is there, and asks the least where it is. 0 and *attach new: the path to run; else an error with a
+ * fault: -ENOTSUP when no program of ours runs there.
+ */
+int carry_in(const struct carrier *k, struct call *c, char **attach);
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * Tunnels: see tunnel.h.
+ */
+#include "tunnel.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "log.h"
+#include "mux.h"
+#include "wire.h"
+
+enum {
+	START_MS =
+		150000, /* a cold container: half a minute to be had, a minute and a half to answer */
+	GREETING_MS = 30000, /* from the open terminal to an answering sandboxd */
+	NOISE_MOST = 64 << 10,
+	PAUSE_FIRST_MS = 200,
+	PAUSE_MOST_MS = 5000,
+	LEAVE_MS = 5000,
+	SESSION = 24
+};
+
+struct tunnel {
+	struct tunnel_way way;
+	pthread_t thread;
+	struct call call; /* the thread's; cancelled at the end */
+	int stop;         /* eventfd, readable from tunnel_close on */
+	int listener;
+	char *socket;
+	/* The thread's, and before it the opener's: */
+	char *attach; /* the program in the sandbox; NULL: to be looked for */
+	char session[SESSION];
+	struct wire *wire;
+};
+
+/* --- one wire --- */
+
+static int name_session(struct tunnel *t)
+{
+	uint64_t random;
+	if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+		return -EIO;
+	snprintf(t->session, sizeof t->session, "sbxfs-%016llx", (unsigned long long)random);
+	return 0;
+}
+
+static void leave(struct tunnel *t)
+{
+	struct call c;
+	wire_close(steal(t->wire));
+	if (!t->session[0])
+		return;
+	/* Not the thread's: it may be cancelled, and the server's terminals are to be ended all the same. */
+	call_init(&c, 0);
+	t->way.leave(t->way.arg, &c, t->session);
+	call_destroy(&c);
+	t->session[0] = 0;
+}
+
+/* A terminal, and the greeting on it. -EPIPE, -EPROTO: the program may be missing. */
+static int try_wire(struct tunnel *t, struct call *c, int64_t deadline)
+{
+	int err = name_session(t);
+	if (err)
+		return err;
+	AUTO_FREE char *path = t->way.terminal(t->way.arg, t->session, t->attach);
+	if (!path)
+		return -ENOMEM;
+	err = wire_open(c, t->way.target, path, NULL, deadline, &t->wire);
+	if (err) {
+		t->session[0] = 0; /* none was made, or nobody can tell */
+		return err;
+	}
+	int64_t until = call_now_ms() + GREETING_MS;
+	err = wire_await(
+		t->wire, c, CARRY_GREETING, CARRY_REFUSAL, NOISE_MOST, until < deadline ? until : deadline);
+	if (err)
+		leave(t);
+	return err;
+}
+
+static int establish_once(struct tunnel *t, struct call *c, int64_t deadline)
+{
+	for (bool fresh = false;; fresh = true) {
+		bool known = t->attach != NULL;
+		int err = known ? 0 : carry_in(&t->way.carrier, c, &t->attach);
+		if (!err)
+			err = try_wire(t, c, deadline);
+		if (!err)
+			return 0;
+		if (err == -EPIPE || err == -EPROTO || err == -EIO)
+			free(steal(t->attach)); /* another container may be there now */
+		if (fresh || !known || t->attach)
+			return err;
+		fault_clear(&c->fault);
+	}
+}
+
+static bool never(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+static bool passing(int err)
+{
+	return err == -EAGAIN || err == -ECONNRESET;
+}
+
+/* A wire that works, however long a cold container takes. */
+static int establish(struct tunnel *t, struct call *c)
+{
+	int64_t deadline = call_now_ms() + START_MS, pause = PAUSE_FIRST_MS;
+	for (;;) {
+		int err = establish_once(t, c, deadline);
+		if (!passing(err) || call_now_ms() + pause >= deadline)
+			return err == -EAGAIN ? -EHOSTDOWN : err;
+		if (call_wait(c, never, NULL, call_now_ms() + pause) == -EINTR)
+			return -EINTR;
+		fault_clear(&c->fault);
+		pause = pause * 2 < PAUSE_MOST_MS ? pause * 2 : PAUSE_MOST_MS;
+	}
+}
+
+/* --- the thread --- */
+
+static bool stopped(const struct tunnel *t)
+{
+	struct pollfd p = {t->stop, POLLIN, 0};
+	return poll(&p, 1, 0) > 0;
+}
+
+static int serve(struct tunnel *t)
+{
+	struct mux_spec spec = {
+		.carrier = wire_carrier(t->wire), .listener = t->listener, .stop_fd = t->stop};
+	return mux_run(&spec);
+}
+
+static void *tunnel_main(void *arg)
+{
+	struct tunnel *t = arg;
+	while (!stopped(t)) {
+		int err = serve(t);
+		leave(t);
+		for (int64_t pause = PAUSE_FIRST_MS; err && !stopped(t);) {
+			log_info("%s: the terminal's link broke (%s); it is made anew", t->way.target->base,
+				strerror(-err));
+			err = establish(t, &t->call);
+			if (!err)
+				break;
+			log_error("%s: no link: %s", t->way.target->base,
+				t->call.fault.message ? t->call.fault.message : strerror(-err));
+			fault_clear(&t->call.fault);
+			struct pollfd p = {t->stop, POLLIN, 0};
+			if (poll(&p, 1, (int)pause) < 0 && errno != EINTR)
+				break;
+			pause = pause * 2 < PAUSE_MOST_MS ? pause * 2 : PAUSE_MOST_MS;
+		}
+	}
+	leave(t);
+	return NULL;
+}
+
+/* --- open and close --- */
+
+static void tunnel_free(struct tunnel *t)
+{
+	wire_close(t->wire);
+	if (t->listener >= 0)
+		close(t->listener);
+	if (t->socket)
+		unlink(t->socket); /* in a directory of ours; what stays is removed by the next program */
+	if (t->stop >= 0)
+		close(t->stop);
+	call_destroy(&t->call);
+	free(t->socket);
+	free(t->attach);
+	free(t);
+}
+
+int tunnel_open(
+	struct call *c, const struct tunnel_way *way, struct run_dir *dir, struct tunnel **out)
+{
+	struct tunnel *t = calloc(1, sizeof *t);
+	if (!t)
+		return -ENOMEM;
+	t->way = *way;
+	t->listener = -1;
+	call_init(&t->call, 0);
+	t->stop = eventfd(0, EFD_CLOEXEC);
+	int err = t->stop < 0 ? -errno : run_dir_listen(dir, c, &t->socket, &t->listener);
+	if (!err)
+		err = establish(t, c);
+	if (!err) {
+		/* Signals are for main's thread. */
+		sigset_t all, old;
+		sigfillset(&all);
+		pthread_sigmask(SIG_BLOCK, &all, &old);
+		err = -pthread_create(&t->thread, NULL, tunnel_main, t);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		if (err)
+			leave(t);
+	}
+	if (err) {
+		tunnel_free(t);
+		return err;
+	}
+	*out = t;
+	return 0;
+}
+
+const char *tunnel_socket(const struct tunnel *t)
+{
+	return t->socket;
+}
+
+void tunnel_close(struct tunnel *t)
+{
+	const uint64_t one = 1;
+	if (!t)
+		return;
+	call_cancel(&t->call);
+	(void)!write(t->stop, &one, sizeof one); /* a fresh eventfd has room for a 1 */
+	pthread_join(t->thread, NULL);
+	tunnel_free(t);
+}

@@ -1,0 +1,38 @@
+/*
+ * A tunnel: a socket on this side whose connections reach the sandboxd in a sandbox to which its server gives no connection, but a
+ * terminal over a WebSocket (wire.h). sandboxd is brought in where it is missing (carry.h), the terminal runs its attach mode, and
+ * connections share the terminal's bytes (mux.h).
+ *
+ * A tunnel owns one thread, its socket and its wire. A wire that breaks is made anew, again and again, until the tunnel is closed; connections wait
+ * meanwhile in the socket's queue, those that were open are broken. Whether the same sandboxd answers then is for others to see.
+ */
+#ifndef SBX_TUNNEL_H
+#define SBX_TUNNEL_H
+
+#include "call.h"
+#include "carry.h"
+#include "http.h"
+#include "run_dir.h"
+
+struct tunnel;
+
+/* How a kind of server is gone through. Called by one thread at a time. */
+struct tunnel_way {
+	const struct http_target *target; /* of the server; borrowed for the life of the tunnel */
+	/* The path of a new terminal (a session of this name) whose shell is program: new, NULL without memory. */
+	char *(*terminal)(void *arg, const char *session, const char *program);
+	/* That terminal is of no use any more: ends it, if that can be said. */
+	void (*leave)(void *arg, struct call *c, const char *session);
+	struct carrier carrier;
+	void *arg;
+};
+
+/* 0 and *out new once the first wire works; else a negative errno with a fault. way is copied. */
+int tunnel_open(
+	struct call *c, const struct tunnel_way *way, struct run_dir *dir, struct tunnel **out);
+/* Where to connect; borrowed. */
+const char *tunnel_socket(const struct tunnel *t);
+/* Breaks what is open, ends the thread, removes the socket. NULL is allowed. */
+void tunnel_close(struct tunnel *t);
+
+#endif

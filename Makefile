@@ -35,16 +35,16 @@ ALL_CFLAGS = -std=c17 -Wall -Wextra $(WERROR) $(CFLAGS) -pthread \
 ALL_LDFLAGS = $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
 
 # Asked when a recipe runs, not when this file is read: `make run` may just have installed them.
-FS_PKGS := fuse3 libcurl json-c libpcre2-8 nettle
+FS_PKGS := fuse3 libcurl json-c libpcre2-8 nettle zlib
 # Debian's wslay says nothing to pkg-config.
 WSLAY_LIBS ?= -lwslay
-D_PKGS := libmicrohttpd json-c libarchive nettle
+D_PKGS := libmicrohttpd json-c libarchive nettle zlib
 TEST_PKGS := $(FS_PKGS) $(D_PKGS) cmocka
 pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1))
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1))
 
 FS_SRC := $(wildcard sandboxfs/*.c ctl/*.c) contrib/common/buf.c contrib/common/spool.c \
-	contrib/common/fileop.c contrib/common/tree_remove.c
+	contrib/common/fileop.c contrib/common/mux.c contrib/common/tree_remove.c
 D_SRC := $(wildcard contrib/sandboxd/*.c contrib/common/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)

@@ -16,7 +16,7 @@
  *
  * Flow control, so that nothing in between has to keep much: on each connection no more than MUX_WINDOW bytes are under way in a direction
  * until the other side gives CREDIT for what its socket has taken; on the whole carrier no more than MUX_FLIGHT until an ACK tells
- * what has arrived. A side that hears nothing for MUX_SILENCE_MS ends; it sends a PING when it has sent nothing for MUX_PING_MS.
+ * what has arrived. A side that hears no whole frame for MUX_SILENCE_MS ends; it sends a PING when it has sent nothing for MUX_PING_MS.
  *
  * Knows nothing of terminals, WebSockets, HTTP. One mux_run is one thread's; it owns the sockets of its connections.
  */
@@ -50,7 +50,7 @@ enum mux_type {
 
 /* The stream below. Its functions must not block. */
 struct mux_carrier {
-	/* What poll(2) is to wait for; *timeout_ms may be lowered. wants_write: there is more to be sent. */
+	/* What poll(2) is to wait for. wants_write: there is more to be sent. */
 	int (*poll_fd)(void *arg);
 	short (*poll_events)(void *arg, int wants_write);
 	/* 0 and *n > 0 bytes read; -EAGAIN; -EPIPE at its end; another errno. Called until -EAGAIN. */
@@ -66,7 +66,8 @@ struct mux_spec {
 	/* The sandbox's side: a connected non-blocking socket for a new connection, or a negative errno. */
 	int (*connect)(void *arg);
 	void *connect_arg;
-	int stop_fd; /* readable: end; -1: none */
+	int stop_fd;             /* readable: end; -1: none */
+	int ping_ms, silence_ms; /* 0: MUX_PING_MS, MUX_SILENCE_MS */
 };
 
 /*

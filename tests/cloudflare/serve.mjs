@@ -40,7 +40,10 @@ function end(status) {
 	})();
 	return ending;
 }
-for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => void end(0));
+function listenToSignals() {
+	for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.removeAllListeners(signal).on(signal, () => void end(0));
+}
+listenToSignals();
 process.stdin.on('end', () => void end(0)).on('error', () => void end(0)).resume();
 process.on('uncaughtException', (error) => {
 	console.error(error);
@@ -80,4 +83,5 @@ server = new Miniflare({
 	r2Buckets: ['TEST_BUCKET', 'BACKUP_BUCKET'],
 	durableObjects: Object.fromEntries(classes.map((name) => [name, { className: name, useSQLite: true }])),
 });
+listenToSignals(); // again: miniflare has its own way to end, which waits for nobody
 console.log(String(await server.ready).replace(/\/$/, ''));

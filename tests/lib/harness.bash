@@ -1,7 +1,7 @@
 # What every mount test uses. Each test has a private directory $T with its own XDG directories, its own mount
 # at $T/mnt and, after `start`, a sandbox: M its directory, W its workspace, C its control tree.
 #
-# From outside: BUILD (what is tested), SERVER (local, unix or tcp), SAN_LOG (where sanitizers report), SLOW (factor on deadlines).
+# From outside: BUILD (what is tested), SERVER (local, unix, tcp or bridge), SAN_LOG (where sanitizers report), SLOW (factor on deadlines).
 
 repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 : "${BUILD:=build}" "${SERVER:=local}" "${SLOW:=1}"
@@ -100,6 +100,69 @@ curl_server() { # PATH [CURL-OPTION]...
 	esac
 }
 
+# --- Cloudflare's bridge: one for the tests of a file, each with sandboxes of its own ---
+
+setup_file() {
+	[ "$SERVER" != bridge ] || start_bridge
+}
+teardown_file() {
+	[ -z "${BRIDGE_PID:-}" ] || end_bridge
+}
+# BRIDGE, its folder: 1/, 2/, ... are its containers, each with tmp/ and workspace/ as the sandbox sees them.
+start_bridge() {
+	[ -d "$repo/tests/cloudflare/node_modules" ] || skip 'needs node and make cloudflare-deps'
+	export BRIDGE=$BATS_FILE_TMPDIR/b BUILD SANDBOX_API_KEY=${RANDOM}key$RANDOM
+	local in
+	mkdir "$BRIDGE"
+	# It ends with its standard input: with this program, however that ends.
+	mkfifo "$BATS_FILE_TMPDIR/in"
+	node "$repo/tests/cloudflare/serve.mjs" "$BRIDGE" \
+		<"$BATS_FILE_TMPDIR/in" >"$BATS_FILE_TMPDIR/url" 2>"$BATS_FILE_TMPDIR/bridge.log" 3>&- &
+	export BRIDGE_PID=$!
+	exec {in}>"$BATS_FILE_TMPDIR/in"
+	wait_until 30 bridge_began || :
+	BRIDGE_URL=$(cat "$BATS_FILE_TMPDIR/url")
+	export BRIDGE_URL
+	[ -n "$BRIDGE_URL" ] || {
+		cat "$BATS_FILE_TMPDIR/bridge.log"
+		return 1
+	}
+}
+bridge_began() { [ -s "$BATS_FILE_TMPDIR/url" ] || gone "$BRIDGE_PID"; }
+end_bridge() {
+	kill "$BRIDGE_PID"
+	wait_until 20 gone "$BRIDGE_PID" || {
+		kill -9 "$BRIDGE_PID"
+		return 1
+	}
+	[ -z "$(ls -A "$BRIDGE")" ] || {
+		echo "left by the bridge: $(ls -A "$BRIDGE")"
+		return 1
+	}
+}
+# curl_bridge PATH [CURL-OPTION]...
+curl_bridge() {
+	curl -sS -m $((30 * SLOW)) --oauth2-bearer "$SANDBOX_API_KEY" -H 'Expect:' "${@:2}" "$BRIDGE_URL/v1/sandbox/$1"
+}
+# What the bridge's exec prints, as text.
+bridge_exec() { # COMMAND
+	local line
+	jq -n --arg c "$1" '{argv: ["sh", "-c", $c]}' | curl_bridge "$NAME/exec" -N -H 'Content-Type: application/json' -d @- |
+		awk '/^event: / { event = $2 } /^data: / && event == "stdout" { print $2 }
+			/^event: exit/ { ended = 1 } END { exit !ended }' |
+		while read -r line; do base64 -d <<<"$line"; done
+	return "${PIPESTATUS[2]}"
+}
+# No container outlives the sandboxes of its test.
+destroy_sandboxes() { # NAME...
+	local name answer
+	for name; do
+		answer=$(curl_bridge "$name" -X DELETE -o "$T/deleted" -w '%{http_code}') && [ "$answer" = 204 ] ||
+			echo "DELETE $name: $answer $(cat "$T/deleted")"
+	done
+	[ -z "$(ls "$BRIDGE")" ]
+}
+
 # mount_it [OPTION]...: the mount command as a user types it.
 mount_it() {
 	within 60 "$sandboxfs" "$@" "${url:-local:}" "$MNT" 3>&-
@@ -111,6 +174,11 @@ start() {
 	local)
 		url=local:
 		NAME=demo
+		mount_it "$@"
+		;;
+	bridge)
+		url=$BRIDGE_URL/v1
+		NAME=t$(head -c 10 /dev/urandom | base32 | tr A-Z a-z)
 		mount_it "$@"
 		;;
 	*)
@@ -162,6 +230,7 @@ x() {
 api_socket() {
 	case $SERVER in
 	unix) echo "$T/server.sock" ;;
+	bridge) find "$BRIDGE"/*/tmp/.sandboxfs -name socket 2>/dev/null | head -n 1 ;;
 	*) awk -v t="$T/" 'index($8, t) == 1 { print $8; exit }' /proc/net/unix ;;
 	esac
 }
@@ -170,7 +239,7 @@ api() {
 	if [ "$SERVER" = tcp ]; then
 		curl_server "$1" -d "$2"
 	else
-		# on local: the first use of the sandbox starts its server
+		# the first use of the sandbox starts its server
 		[ -n "$(api_socket)" ] || ls "$W" >/dev/null
 		curl -sS -m $((30 * SLOW)) --unix-socket "$(api_socket)" -d "$2" "http://localhost$1"
 	fi
@@ -178,6 +247,11 @@ api() {
 # other COMMAND: its output (bytes as they are) in the sandbox by the independent client.
 other() {
 	local answer
+	if [ "$SERVER" = bridge ]; then
+		bridge_exec "{ $1
+} | base64 -w0" | base64 -d
+		return "${PIPESTATUS[0]}"
+	fi
 	answer=$(api /api/execute "$(jq -n --arg c "{ $1
 } | base64 -w0" '{command: $c, sessionId: "__DISABLE_SESSION__"}')") || return 1
 	jq -r .stdout <<<"$answer" | base64 -d || { echo "$answer" >&2; return 1; }
@@ -246,9 +320,10 @@ setup() {
 }
 
 teardown() {
-	local all bad=0 m p
+	local all bad=0 m p names=
 	[ -n "${T:-}" ] || return 0
 	cd /
+	if [ "$SERVER" = bridge ]; then names=$(timeout 5 ls "$MNT" 2>/dev/null | grep -vx ctl); fi
 	all=$(test_processes)
 	# what a failed test left stopped could not end
 	for p in $all; do kill -CONT "${p%:*}" 2>/dev/null || :; done
@@ -266,6 +341,21 @@ teardown() {
 		}
 		! is_mounted "$m" || fusermount3 -u -z "$m" || umount -l "$m"
 	done
+	if [ -n "${BRIDGE_PID:-}" ]; then
+		p=$(find "$BRIDGE" -name '.sanitizer*' -size +0 2>/dev/null)
+		[ -z "$p" ] || {
+			echo "a sanitizer reports:"
+			# shellcheck disable=SC2086
+			head -n 60 $p
+			bad=1
+		}
+		# shellcheck disable=SC2086
+		destroy_sandboxes $names || {
+			echo "containers left: $(ls "$BRIDGE")"
+			for p in "$BRIDGE"/*/pid; do kill -9 -- "-$(cat "$p")" || :; done
+			bad=1
+		}
+	fi
 	if [ -f "$T/pids" ]; then
 		while read -r p; do kill "$p" 2>/dev/null || :; done <"$T/pids"
 	fi

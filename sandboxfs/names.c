@@ -23,6 +23,7 @@ enum {
 	LOCK_TEXT = 8192,
 	LOCK_PATIENCE_MS = 300, /* a program that was just killed still closes its files */
 	LOCK_LOOK_MS = 20,
+	LOCK_LOOKS = 15,
 	OLD_MS = 2000 /* what it started has so long to go by itself */
 };
 
@@ -306,6 +307,17 @@ int names_lock(const struct names *n, struct call *c, const char *name, int dir,
 	return 0;
 }
 
+/* Who holds a lock that is taken; its holder may just be about to write that. */
+static pid_t lock_named(int lock, char *path, size_t size)
+{
+	pid_t holder = lock_holder(lock, path, size);
+	for (int i = 0; !holder && i < LOCK_LOOKS; i++) {
+		nanosleep(&(struct timespec){0, LOCK_LOOK_MS * 1000000}, NULL); /* nor can a file be */
+		holder = lock_holder(lock, path, size);
+	}
+	return holder;
+}
+
 int names_in_use(const struct names *n, const char *name, char *detail, size_t size)
 {
 	AUTO_FD int dir = -1;
@@ -316,7 +328,7 @@ int names_in_use(const struct names *n, const char *name, char *detail, size_t s
 	if (lock < 0 || fcntl(lock, F_OFD_GETLK, &all) < 0 || all.l_type == F_UNLCK)
 		return 0;
 	char path[1024];
-	pid_t holder = lock_holder(lock, path, sizeof path);
+	pid_t holder = lock_named(lock, path, sizeof path);
 	if (holder == getpid())
 		return 0;
 	if (holder)

@@ -218,9 +218,10 @@ time.sleep('"$S"')' >"$T/code.py"
 	exec 7>&-
 	wait_until 20 grep -q '^KeyboardInterrupt' "$K/python/error"
 	# ctl: then its writer goes on as after any exception
-	cat "$T/code.py" >"$K/python/run" &
+	# another word: until this run begins, stdout is that of the last one
+	sed 's/runs/goes/' "$T/code.py" >"$K/python/run" &
 	pid=$!
-	wait_until 20 grep -q runs "$K/python/stdout"
+	wait_until 20 grep -q goes "$K/python/stdout"
 	echo interrupt >"$K/python/ctl"
 	wait "$pid"
 	[[ $(cat "$K/python/error") = KeyboardInterrupt* ]]

@@ -63,7 +63,7 @@ $(BUILD)/sandboxfs: $(FS_SRC:%.c=$O/%.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(FS_PKGS)) $(WSLAY_LIBS) $(LDLIBS)
 
 $(BUILD)/sandboxd: $(D_SRC:%.c=$O/%.o)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(D_PKGS)) $(WSLAY_LIBS) $(LDLIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(D_PKGS)) $(LDLIBS)
 
 $O/sandboxfs/%.o $O/ctl/%.o: PKGS = $(FS_PKGS)
 $O/contrib/%.o: PKGS = $(D_PKGS)
@@ -90,13 +90,15 @@ deps-test:
 	contrib/deps test
 deps-bench:
 	contrib/deps bench
+cloudflare-deps:
+	tests/cloudflare/deps
 
 run: deps all
 	contrib/demo start $(BUILD)
 stop:
 	contrib/demo stop $(BUILD)
 
-check: deps-test all unit
+check: deps-test cloudflare-deps all unit
 	BUILD=$(BUILD) SAN=$(SAN) tests/run $(TESTS)
 bench: deps-bench all
 	BUILD=$(BUILD) tests/bench/bench
@@ -131,7 +133,7 @@ lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
 lint-shell:
-	shellcheck -s sh contrib/demo contrib/deps contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run
+	shellcheck -s sh contrib/demo contrib/deps contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps
 	shellcheck -s bash contrib/completions/sbx.bash
 lint-man:
 	mandoc -T lint $(PAGES:%=contrib/man/%)
@@ -159,7 +161,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit deps deps-test deps-bench run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
+.PHONY: all unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

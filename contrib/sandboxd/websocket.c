@@ -10,17 +10,19 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <wslay/wslay.h>
 
 #include "cleanup.h"
 #include "text.h"
+#include "ws_frames.h"
 
 enum {
 	PING_MS = 50000,     /* of silence, then we ask whether somebody is there */
 	SILENCE_MS = 160000, /* without any answer: nobody is */
 	CLOSE_MS = 5000,     /* for the peer to say goodbye */
 	OTHERS_MAX = 4,
-	KEY_SIZE = 24 /* 16 bytes as base64 */
+	KEY_SIZE = 24, /* 16 bytes as base64 */
+	PIECE = 16 << 10,
+	PIECES = 16 /* read in one step */
 };
 
 struct websocket {
@@ -28,69 +30,69 @@ struct websocket {
 	struct websocket_handler handler;
 	void *arg;
 	int fd;
-	wslay_event_context_ptr frames;
+	struct ws_frames frames;
 	const char *early; /* what came with the request */
 	size_t early_size;
 	bool paused, broken;
 	int64_t heard, asked;
 	int64_t closing; /* since when; 0: not */
-	enum websocket_code code;
-	const char *reason;
-	bool said_goodbye;
 };
 
-/* --- libwslay's callbacks --- */
+/* --- bytes both ways --- */
 
-static ssize_t on_recv(wslay_event_context_ptr frames, uint8_t *to, size_t n, int flags, void *arg)
+static void on_message(void *arg, bool binary, const void *p, size_t n)
 {
-	(void)flags;
 	struct websocket *w = arg;
-	if (w->early_size) {
-		size_t part = n < w->early_size ? n : w->early_size;
-		memcpy(to, w->early, part);
-		w->early += part;
-		w->early_size -= part;
-		return (ssize_t)part;
-	}
-	ssize_t got = w->paused ? -1 : recv(w->fd, to, n, 0);
-	if (got > 0) {
-		w->heard = text_monotonic_ms();
-		return got;
-	}
-	bool later = w->paused || (got < 0 && (errno == EAGAIN || errno == EINTR));
-	wslay_event_set_error(frames, later ? WSLAY_ERR_WOULDBLOCK : WSLAY_ERR_CALLBACK_FAILURE);
-	return -1;
+	/* What comes while goodbyes are said is read for the sake of theirs. */
+	if (!w->closing)
+		w->handler.message(w, w->arg, binary, p, n);
 }
 
-static ssize_t on_send(
-	wslay_event_context_ptr frames, const uint8_t *from, size_t n, int flags, void *arg)
+/* -EPIPE: nothing more will come. */
+static int receive_piece(struct websocket *w)
 {
-	struct websocket *w = arg;
-	ssize_t sent = send(w->fd, from, n, MSG_NOSIGNAL | (flags & WSLAY_MSG_MORE ? MSG_MORE : 0));
-	if (sent < 0)
-		wslay_event_set_error(frames,
-			errno == EAGAIN || errno == EINTR ? WSLAY_ERR_WOULDBLOCK : WSLAY_ERR_CALLBACK_FAILURE);
-	return sent;
+	char piece[PIECE];
+	ssize_t got = recv(w->fd, piece, sizeof piece, 0);
+	if (got < 0)
+		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -errno;
+	if (!got)
+		return -EPIPE;
+	w->heard = text_monotonic_ms();
+	return ws_frames_take(&w->frames, piece, (size_t)got);
 }
 
-static void on_message(
-	wslay_event_context_ptr frames, const struct wslay_event_on_msg_recv_arg *m, void *arg)
+static int receive(struct websocket *w)
 {
-	(void)frames;
-	struct websocket *w = arg;
-	/* wslay itself answers pings and closings. */
-	if (m->opcode == WSLAY_TEXT_FRAME || m->opcode == WSLAY_BINARY_FRAME)
-		w->handler.message(w, w->arg, m->opcode == WSLAY_BINARY_FRAME, m->msg, m->msg_length);
+	int rc = 0;
+	if (w->early_size && !w->paused) {
+		size_t n = w->early_size;
+		w->early_size = 0;
+		rc = ws_frames_take(&w->frames, w->early, n);
+	}
+	/* Who sends without end is not to keep us from sending. */
+	for (unsigned i = 0; !rc && i < PIECES && !w->paused && !w->frames.over; i++)
+		rc = receive_piece(w);
+	return rc == -EAGAIN ? 0 : rc;
+}
+
+static int transmit(struct websocket *w)
+{
+	size_t n;
+	const void *p;
+	while ((p = ws_frames_out(&w->frames, &n)) && n) {
+		ssize_t sent = send(w->fd, p, n, MSG_NOSIGNAL);
+		if (sent < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		ws_frames_sent(&w->frames, (size_t)sent);
+	}
+	return 0;
 }
 
 /* --- for the handler --- */
 
 int websocket_send(struct websocket *w, bool binary, const void *p, size_t n)
 {
-	struct wslay_event_msg m = {
-		.opcode = binary ? WSLAY_BINARY_FRAME : WSLAY_TEXT_FRAME, .msg = p, .msg_length = n};
-	/* Refused after a closing: there is nobody to send it to then. */
-	return wslay_event_queue_msg(w->frames, &m) == WSLAY_ERR_NOMEM ? -ENOMEM : 0;
+	return ws_frames_put(&w->frames, binary ? WS_BINARY : WS_TEXT, p, n);
 }
 
 int websocket_send_json(struct websocket *w, struct json_object *o)
@@ -106,12 +108,15 @@ int websocket_send_json(struct websocket *w, struct json_object *o)
 
 size_t websocket_pending(struct websocket *w)
 {
-	return wslay_event_get_queued_msg_length(w->frames);
+	size_t n;
+	(void)ws_frames_out(&w->frames, &n);
+	return n;
 }
 
 void websocket_pause(struct websocket *w, bool paused)
 {
-	w->paused = paused;
+	/* The answer to a closing has to be heard. */
+	w->paused = paused && !w->closing;
 }
 
 void websocket_close(struct websocket *w, enum websocket_code code, const char *reason)
@@ -119,19 +124,8 @@ void websocket_close(struct websocket *w, enum websocket_code code, const char *
 	if (w->closing)
 		return;
 	w->closing = text_monotonic_ms();
-	w->code = code;
-	w->reason = reason;
 	w->paused = false;
-}
-
-/* wslay sends a closing before what is queued, and nothing behind it: so it is queued last. */
-static void say_goodbye(struct websocket *w)
-{
-	if (!w->closing || w->said_goodbye || wslay_event_get_queued_msg_count(w->frames))
-		return;
-	w->said_goodbye = true;
-	if (wslay_event_queue_close(
-			w->frames, (uint16_t)w->code, (const uint8_t *)w->reason, strlen(w->reason)) != 0)
+	if (ws_frames_close(&w->frames, code, reason) != 0)
 		w->broken = true;
 }
 
@@ -140,9 +134,7 @@ static bool is_over(struct websocket *w)
 	int64_t now = text_monotonic_ms();
 	if (w->broken || (w->closing && now - w->closing > CLOSE_MS) || now - w->heard > SILENCE_MS)
 		return true;
-	if (wslay_event_get_close_received(w->frames) && !wslay_event_want_write(w->frames))
-		return true;
-	return !wslay_event_want_read(w->frames) && !wslay_event_want_write(w->frames);
+	return w->frames.over && !websocket_pending(w);
 }
 
 static void ask(struct websocket *w)
@@ -150,9 +142,8 @@ static void ask(struct websocket *w)
 	int64_t now = text_monotonic_ms();
 	if (now - w->heard < PING_MS || now - w->asked < PING_MS)
 		return;
-	struct wslay_event_msg ping = {.opcode = WSLAY_PING, .msg = NULL, .msg_length = 0};
 	w->asked = now;
-	if (wslay_event_queue_msg(w->frames, &ping) == WSLAY_ERR_NOMEM)
+	if (ws_frames_put(&w->frames, WS_PING, "", 0) != 0)
 		w->broken = true;
 }
 
@@ -161,12 +152,11 @@ bool websocket_step(struct websocket *w, struct pollfd *others, size_t count, in
 	if (is_over(w))
 		return false;
 	ask(w);
-	say_goodbye(w);
 	struct pollfd fds[2 + OTHERS_MAX] = {
 		{.fd = w->fd}, {.fd = w->closing ? -1 : w->server->stop_fd, .events = POLLIN}};
-	if (wslay_event_want_read(w->frames) && !w->paused)
+	if (!w->frames.over && !w->paused)
 		fds[0].events |= POLLIN;
-	if (wslay_event_want_write(w->frames))
+	if (websocket_pending(w))
 		fds[0].events |= POLLOUT;
 	for (size_t i = 0; i < count && i < OTHERS_MAX; i++)
 		fds[2 + i] = others[i];
@@ -180,9 +170,7 @@ bool websocket_step(struct websocket *w, struct pollfd *others, size_t count, in
 		websocket_close(w, WEBSOCKET_GOING_AWAY, "the server is stopping");
 	if ((fds[0].revents & (POLLERR | POLLHUP | POLLNVAL)) && !(fds[0].revents & POLLIN))
 		return false;
-	if (wslay_event_want_read(w->frames) && wslay_event_recv(w->frames) != 0)
-		return false;
-	if (wslay_event_want_write(w->frames) && wslay_event_send(w->frames) != 0)
+	if (receive(w) != 0 || transmit(w) != 0)
 		return false;
 	return !is_over(w);
 }
@@ -195,19 +183,15 @@ static void on_upgrade(void *arg, struct MHD_Connection *connection, void *state
 	(void)connection;
 	(void)state;
 	struct websocket *w = arg;
-	struct wslay_event_callbacks callbacks = {
-		.recv_callback = on_recv, .send_callback = on_send, .on_msg_recv_callback = on_message};
 	int flags = fcntl(client, F_GETFL);
 	w->fd = client;
 	w->early = extra;
 	w->early_size = extra_size;
 	w->heard = w->asked = text_monotonic_ms();
-	if (flags >= 0 && fcntl(client, F_SETFL, flags | O_NONBLOCK) == 0 &&
-		wslay_event_context_server_init(&w->frames, &callbacks, w) == 0) {
-		wslay_event_config_set_max_recv_msg_length(w->frames, WEBSOCKET_MESSAGE_MAX);
+	ws_frames_init(&w->frames, on_message, w, WEBSOCKET_MESSAGE_MAX);
+	if (flags >= 0 && fcntl(client, F_SETFL, flags | O_NONBLOCK) == 0)
 		w->handler.run(w, w->arg);
-		wslay_event_context_free(w->frames);
-	}
+	ws_frames_release(&w->frames);
 	w->handler.release(w->arg);
 	free(w);
 	MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);

@@ -1,5 +1,5 @@
 /*
- * The server's side of WebSockets: the handshake, and messages both ways on the connection's own thread. Frames are libwslay's. Owns
+ * The server's side of WebSockets: the handshake, and messages both ways on the connection's own thread. Frames are those of ws_frames.h. Owns
  * the connection while it runs.
  */
 #ifndef SANDBOXD_WEBSOCKET_H

@@ -164,9 +164,10 @@ async function settings(call: Call): Promise<Response | null> {
 	if (unknown !== undefined) throw new Refused(`${unknown}: the settings are keepAlive, sleepAfter and env`);
 	if (keepAlive !== undefined && typeof keepAlive !== 'boolean') throw new Refused('keepAlive must be true or false');
 	const sleeps =
-		typeof sleepAfter === 'number' ? Number.isFinite(sleepAfter) && sleepAfter > 0 : /^\d{1,9}[smh]$/.test(String(sleepAfter));
+		typeof sleepAfter === 'number' ? Number.isFinite(sleepAfter) && sleepAfter > 0 : /^[1-9]\d{0,8}[smh]$/.test(String(sleepAfter));
 	if (sleepAfter !== undefined && !sleeps) throw new Refused('sleepAfter must be seconds, or a number with s, m or h');
-	const variables = Object.entries((env ?? {}) as Record<string, unknown>).map(([name, value]) => {
+	if (typeof (env ?? {}) !== 'object' || Array.isArray(env)) throw new Refused('env must be an object of names and values');
+	const variables = Object.entries(env ?? {}).map(([name, value]) => {
 		if (!/^[A-Za-z_]\w*$/.test(name)) throw new Refused(`env: ${name} is no name of a variable`);
 		if (value !== null && typeof value !== 'string') throw new Refused(`env: ${name} must be a string, or null to unset it`);
 		return [name, value ?? undefined] as const;

@@ -1,24 +1,37 @@
 /*
  * The container driver: one server that somebody else runs, at http://HOST:PORT or unix:/PATH, seen as one sandbox, `default`.
- * Starts and ends nothing; a start only says where it listens. Owns no thread and no connection.
+ * A sandboxd is gone to directly: a start only says where it listens. The official container server has no file protocol: a sandboxd
+ * is brought in behind it and reached by a tunnel through one of its terminals (tunnel.h).
  */
 #include <errno.h>
+#include <json-c/json.h>
+#include <nettle/base64.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/un.h>
 
 #include "cleanup.h"
 #include "driver.h"
+#include "run_dir.h"
 #include "token.h"
+#include "tunnel.h"
 
 static const char only[] = "default";
 
+/* The official server's word for: in no session, a fresh shell. */
+#define SESSIONLESS "__DISABLE_SESSION__"
+
+enum { PROBE_MS = 10000, SCRIPT_MS = 60000, LEAVE_MS = 5000, REPLY_MOST = 1 << 20 };
+
 struct container {
-	char *base;
-	char *unix_path; /* NULL: TCP */
-	char *token;     /* NULL: none */
+	struct http_target target;
+	struct http_target
+		bare; /* the same without the token, which the official server would take for the name of a session */
+	struct http *http;
+	struct run_dir run; /* open once a tunnel has been made */
 };
 
 static void container_close(void *state)
@@ -26,9 +39,12 @@ static void container_close(void *state)
 	struct container *k = state;
 	if (!k)
 		return;
-	free(k->base);
-	free(k->unix_path);
-	token_free(k->token);
+	if (k->http)
+		http_free(k->http);
+	run_dir_close(&k->run);
+	free(k->target.base);
+	free(k->target.unix_path);
+	token_free(k->target.token);
 	free(k);
 }
 
@@ -61,10 +77,10 @@ static int set_address(struct container *k, struct call *c, const char *server)
 		int err = check_url(c, server);
 		if (err)
 			return err;
-		k->base = strdup(server);
-		if (k->base && k->base[strlen(k->base) - 1] == '/')
-			k->base[strlen(k->base) - 1] = 0;
-		return k->base ? 0 : -ENOMEM;
+		k->target.base = strdup(server);
+		if (k->target.base && k->target.base[strlen(k->target.base) - 1] == '/')
+			k->target.base[strlen(k->target.base) - 1] = 0;
+		return k->target.base ? 0 : -ENOMEM;
 	}
 	const char *path = server + 5;
 	if (*path != '/')
@@ -73,9 +89,9 @@ static int set_address(struct container *k, struct call *c, const char *server)
 	if (strlen(path) >= sizeof address.sun_path)
 		return call_fault(c, ENAMETOOLONG, NULL, "%s: a socket's path has room for %zu bytes",
 			server, sizeof address.sun_path - 1);
-	k->unix_path = strdup(path);
-	k->base = strdup("http://localhost");
-	return k->unix_path && k->base ? 0 : -ENOMEM;
+	k->target.unix_path = strdup(path);
+	k->target.base = strdup("http://localhost");
+	return k->target.unix_path && k->target.base ? 0 : -ENOMEM;
 }
 
 static int container_open(const struct options *o, struct call *c, void **state)
@@ -83,10 +99,15 @@ static int container_open(const struct options *o, struct call *c, void **state)
 	struct container *k = calloc(1, sizeof *k);
 	if (!k)
 		return -ENOMEM;
+	k->run.lock = -1;
 	int err = set_address(k, c, o->server);
 	/* Only one that is named for it: to the official server a token is the name of a session. */
 	if (!err)
-		err = token_read(o, c, false, &k->token);
+		err = token_read(o, c, false, &k->target.token);
+	if (!err)
+		err = http_new(&k->http);
+	k->bare = k->target;
+	k->bare.token = NULL;
 	if (err) {
 		container_close(k);
 		return err;
@@ -123,22 +144,166 @@ static int container_destroy(void *state, struct call *c, const char *name)
 		c, EPERM, NULL, "%s: this container is not ours to end; end it where it was started", name);
 }
 
+/* --- the official server --- */
+
+/* One exchange with a JSON object (which it puts; NULL: none): 0 and its status, and *reply (new, NULL: no JSON) if that is asked for. */
+static int ask(struct container *k, struct call *c, const char *method, const char *path,
+	struct json_object *body, int64_t timeout_ms, int *http_status, struct json_object **reply)
+{
+	struct http_reply got = {.body = BUF_INIT};
+	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
+	struct http_request r = {.target = &k->bare,
+		.method = method,
+		.path = path,
+		.type = text ? "application/json" : NULL,
+		.body = text,
+		.size = text ? strlen(text) : 0,
+		.timeout_ms = timeout_ms,
+		.max_reply = REPLY_MOST};
+	int err = body && !text ? -ENOMEM : http_exchange(k->http, c, &r, &got);
+	json_object_put(body);
+	buf_char(&got.body, 0);
+	if (!err && buf_error(&got.body))
+		err = -ENOMEM;
+	if (!err)
+		*http_status = got.status;
+	if (!err && reply)
+		*reply = json_tokener_parse(got.body.data); /* NULL: it is none */
+	buf_release(&got.body);
+	return err;
+}
+
+/* Is it a server without the file protocol? What does not answer is left to who asks next. */
+static bool is_official(struct container *k, struct call *c)
+{
+	int status = 0;
+	return ask(k, c, "POST", "/api/sandboxfs/batch", json_object_new_object(), PROBE_MS, &status,
+			   NULL) == 0 &&
+		   status == 404;
+}
+
+static void add(struct json_object *o, const char *name, const char *value)
+{
+	json_object_object_add(o, name, json_object_new_string(value));
+}
+
+static int link_run(void *arg, struct call *c, const char *script, struct buf *out, int *status)
+{
+	struct container *k = arg;
+	struct json_object *body = json_object_new_object(), *reply = NULL, *value;
+	AUTO_BUF command = BUF_INIT;
+	int http_status = 0;
+	buf_str(&command, "sh -c ");
+	buf_shell_quote(&command, script);
+	if (buf_error(&command)) {
+		json_object_put(body);
+		return -ENOMEM;
+	}
+	add(body, "command", command.data);
+	add(body, "sessionId", SESSIONLESS);
+	int err = ask(k, c, "POST", "/api/execute", body, SCRIPT_MS, &http_status, &reply);
+	if (!err && json_object_object_get_ex(reply, "exitCode", &value)) {
+		*status = json_object_get_int(value);
+		if (json_object_object_get_ex(reply, "stdout", &value))
+			buf_str(out, json_object_get_string(value));
+		err = buf_error(out);
+	} else if (!err) {
+		err = call_fault(c, http_status == 503 ? EAGAIN : EIO, NULL,
+			"default: the server answers %d to a command", http_status);
+	}
+	json_object_put(reply);
+	return err;
+}
+
+static int link_put(void *arg, struct call *c, const void *p, size_t size, char **path)
+{
+	struct container *k = arg;
+	AUTO_BUF name = BUF_INIT;
+	AUTO_FREE char *text = malloc(BASE64_ENCODE_RAW_LENGTH(size) + 1);
+	uint64_t random;
+	int status = 0;
+	if (!text || getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+		return -ENOMEM;
+	base64_encode_raw(text, size, p);
+	text[BASE64_ENCODE_RAW_LENGTH(size)] = 0;
+	buf_printf(&name, "/tmp/.sandboxfs-%016llx.gz", (unsigned long long)random);
+	if (buf_error(&name))
+		return -ENOMEM;
+	struct json_object *body = json_object_new_object();
+	add(body, "path", name.data);
+	add(body, "content", text);
+	add(body, "encoding", "base64");
+	add(body, "sessionId", SESSIONLESS);
+	int err = ask(k, c, "POST", "/api/write", body, SCRIPT_MS, &status, NULL);
+	if (!err && status != 200)
+		err = call_fault(c, EIO, NULL, "default: the server answers %d to a file", status);
+	if (!err && !(*path = buf_steal(&name)))
+		err = -ENOMEM;
+	return err;
+}
+
+static char *link_terminal(void *arg, const char *session, const char *program)
+{
+	(void)arg;
+	AUTO_BUF path = BUF_INIT;
+	buf_printf(&path, "/ws/pty?sessionId=%s&shell=%s&cols=80&rows=24", session, program);
+	return buf_steal(&path);
+}
+
+static void link_leave(void *arg, struct call *c, const char *session)
+{
+	struct json_object *body = json_object_new_object();
+	int status = 0;
+	add(body, "sessionId", session);
+	/* One that stays ends with the container. */
+	(void)ask(arg, c, "POST", "/api/session/delete", body, LEAVE_MS, &status, NULL);
+}
+
+/* A sandboxd behind it: *path (new) is where it listens on this side. */
+static int dig(struct container *k, struct call *c, struct tunnel **tunnel, char **path)
+{
+	struct tunnel_way way = {.target = &k->bare,
+		.terminal = link_terminal,
+		.leave = link_leave,
+		.carrier = {link_run, link_put, k},
+		.arg = k};
+	int err = k->run.path ? 0 : run_dir_open(&k->run, c);
+	if (!err)
+		err = tunnel_open(c, &way, &k->run, tunnel);
+	if (!err && !(*path = strdup(tunnel_socket(*tunnel)))) {
+		tunnel_close(steal(*tunnel));
+		err = -ENOMEM;
+	}
+	return err;
+}
+
+/* --- start and stop --- */
+
 static int container_start(void *state, struct call *c, const char *name, void (*died)(void *arg),
 	void *arg, struct driver_instance *out)
 {
-	(void)c;
 	(void)died; /* nobody tells of a container's end: requests find out */
 	(void)arg;
 	struct container *k = state;
+	struct tunnel *tunnel = NULL;
+	AUTO_FREE char *path = NULL;
 	if (strcmp(name, only))
 		return -ENOENT;
-	AUTO_FREE char *base = strdup(k->base);
-	AUTO_FREE char *path = k->unix_path ? strdup(k->unix_path) : NULL;
-	AUTO_FREE char *token = k->token ? strdup(k->token) : NULL;
-	if (!base || (k->unix_path && !path) || (k->token && !token))
+	bool official = is_official(k, c);
+	int err = official ? dig(k, c, &tunnel, &path) : 0;
+	if (err)
+		return err;
+	AUTO_FREE char *base = strdup(official ? "http://localhost" : k->target.base);
+	if (!official && k->target.unix_path)
+		path = strdup(k->target.unix_path);
+	AUTO_FREE char *token = !official && k->target.token ? strdup(k->target.token) : NULL;
+	if (!base || (k->target.unix_path && !path) || (!official && k->target.token && !token)) {
+		tunnel_close(tunnel);
 		return -ENOMEM;
+	}
 	*out = (struct driver_instance){
-		.target = {.base = steal(base), .unix_path = steal(path), .token = steal(token)}};
+		.target = {.base = steal(base), .unix_path = steal(path), .token = steal(token)},
+		.data = tunnel};
 	snprintf(out->network, sizeof out->network, "its own");
 	return 0;
 }
@@ -147,6 +312,7 @@ static void container_stop(void *state, const char *name, struct driver_instance
 {
 	(void)state;
 	(void)name;
+	tunnel_close(inst->data);
 	free(inst->target.base);
 	free(inst->target.unix_path);
 	free(inst->target.token);

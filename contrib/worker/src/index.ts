@@ -164,7 +164,9 @@ async function settings(call: Call): Promise<Response | null> {
 	if (unknown !== undefined) throw new Refused(`${unknown}: the settings are keepAlive, sleepAfter and env`);
 	if (keepAlive !== undefined && typeof keepAlive !== 'boolean') throw new Refused('keepAlive must be true or false');
 	const sleeps =
-		typeof sleepAfter === 'number' ? Number.isFinite(sleepAfter) && sleepAfter > 0 : /^[1-9]\d{0,8}[smh]$/.test(String(sleepAfter));
+		typeof sleepAfter === 'number'
+			? Number.isFinite(sleepAfter) && sleepAfter > 0
+			: /^[1-9]\d{0,8}[smh]$/.test(String(sleepAfter));
 	if (sleepAfter !== undefined && !sleeps) throw new Refused('sleepAfter must be seconds, or a number with s, m or h');
 	if (typeof (env ?? {}) !== 'object' || Array.isArray(env)) throw new Refused('env must be an object of names and values');
 	const variables = Object.entries(env ?? {}).map(([name, value]) => {

@@ -24,13 +24,14 @@ static const char only[] = "default";
 /* The official server's word for: in no session, a fresh shell. */
 #define SESSIONLESS "__DISABLE_SESSION__"
 
-enum { PROBE_MS = 10000, SCRIPT_MS = 60000, LEAVE_MS = 5000, REPLY_MOST = 1 << 20 };
+enum { SCRIPT_MS = 60000, LEAVE_MS = 5000, REPLY_MOST = 1 << 20 };
 
 struct container {
 	struct http_target target;
 	struct http_target
 		bare; /* the same without the token, which the official server would take for the name of a session */
 	struct http *http;
+	int64_t timeout_ms;
 	struct run_dir run; /* open once a tunnel has been made */
 };
 
@@ -100,6 +101,7 @@ static int container_open(const struct options *o, struct call *c, void **state)
 	if (!k)
 		return -ENOMEM;
 	k->run.lock = -1;
+	k->timeout_ms = o->timeout_ms;
 	int err = set_address(k, c, o->server);
 	/* Only one that is named for it: to the official server a token is the name of a session. */
 	if (!err)
@@ -173,13 +175,17 @@ static int ask(struct container *k, struct call *c, const char *method, const ch
 	return err;
 }
 
-/* Is it a server without the file protocol? What does not answer is left to who asks next. */
-static bool is_official(struct container *k, struct call *c)
+/* Is it a server without the file protocol? 1, 0 (also what cannot be told: who asks next says why), or an error with a fault. */
+static int is_official(struct container *k, struct call *c)
 {
 	int status = 0;
-	return ask(k, c, "POST", "/api/sandboxfs/batch", json_object_new_object(), PROBE_MS, &status,
-			   NULL) == 0 &&
-		   status == 404;
+	int err = ask(k, c, "POST", "/api/sandboxfs/batch", json_object_new_object(), k->timeout_ms,
+		&status, NULL);
+	if (err == -ETIMEDOUT)
+		return call_fault(c, ETIMEDOUT, NULL,
+			"default: no answer after %lld s; -o timeout= waits longer",
+			(long long)k->timeout_ms / 1000);
+	return err == -EINTR ? err : !err && status == 404;
 }
 
 static void add(struct json_object *o, const char *name, const char *value)
@@ -289,8 +295,8 @@ static int container_start(void *state, struct call *c, const char *name, void (
 	AUTO_FREE char *path = NULL;
 	if (strcmp(name, only))
 		return -ENOENT;
-	bool official = is_official(k, c);
-	int err = official ? dig(k, c, &tunnel, &path) : 0;
+	int official = is_official(k, c);
+	int err = official > 0 ? dig(k, c, &tunnel, &path) : official;
 	if (err)
 		return err;
 	AUTO_FREE char *base = strdup(official ? "http://localhost" : k->target.base);

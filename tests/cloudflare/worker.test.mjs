@@ -424,6 +424,13 @@ describe('backups and tunnels', () => {
 		for (const [path, json] of [['backup', {}], ['backup', { dir: 1 }], ['backup/restore', { dir: '/workspace' }], ['backup/restore', { id: 'x' }]])
 			assert.equal((await worker.json(`/v1/sandbox/kept/${path}`, { json })).body.code, 'invalid_request');
 	});
+	test('a backup that is not there is 404, a directory that cannot have one 400', LIMIT, async () => {
+		const gone = { id: '00000000-0000-4000-8000-000000000000', dir: '/workspace', localBucket: true };
+		const { status, body } = await worker.json('/v1/sandbox/kept/backup/restore', { json: gone });
+		assert.deepEqual([status, body.code], [404, 'BACKUP_NOT_FOUND']);
+		const etc = await worker.json('/v1/sandbox/kept/backup', { json: { dir: '/etc', localBucket: true } });
+		assert.deepEqual([etc.status, etc.body.code], [400, 'INVALID_BACKUP_CONFIG']);
+	});
 	test('there is a list of tunnels', LIMIT, async () => {
 		assert.deepEqual((await worker.json('/v1/sandbox/kept/tunnel')).body, { tunnels: [] });
 	});

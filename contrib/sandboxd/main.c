@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "attach.h"
 #include "changes.h"
 #include "checks.h"
 #include "cleanup.h"
@@ -38,6 +39,7 @@ struct settings {
 	const char *spool;
 	uint64_t output_max, min_free, processes;
 	uint64_t lifeline; /* a descriptor; 0: none */
+	uint64_t ready;    /* likewise */
 };
 
 static void usage(FILE *to)
@@ -45,7 +47,7 @@ static void usage(FILE *to)
 	fputs(
 		"usage: sandboxd --listen unix:PATH|ADDRESS:PORT|fd:N [--workspace DIR] [--spool DIR]\n"
 		"                [--output-max BYTES] [--min-free BYTES] [--processes N] [--lifeline FD]\n"
-		"                [--version]\n",
+		"                [--ready FD] [--version]\n",
 		to);
 }
 
@@ -64,7 +66,8 @@ static int get_settings(int argc, char **argv, struct settings *s)
 		{"workspace", required_argument, NULL, 'w'}, {"spool", required_argument, NULL, 's'},
 		{"output-max", required_argument, NULL, 'o'}, {"min-free", required_argument, NULL, 'm'},
 		{"processes", required_argument, NULL, 'p'}, {"lifeline", required_argument, NULL, 'e'},
-		{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"ready", required_argument, NULL, 'r'}, {"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	*s = (struct settings){.workspace = "/workspace", .spool = "/tmp", .output_max = 256 << 20};
 	bool good = true;
 	for (int c; good && (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -89,6 +92,9 @@ static int get_settings(int argc, char **argv, struct settings *s)
 			break;
 		case 'e':
 			good = get_number(optarg, &s->lifeline) && s->lifeline > 2 && s->lifeline <= INT32_MAX;
+			break;
+		case 'r':
+			good = get_number(optarg, &s->ready) && s->ready > 2 && s->ready <= INT32_MAX;
 			break;
 		case 'V':
 			puts("sandboxd " SANDBOXFS_VERSION);
@@ -234,8 +240,19 @@ static void wait_for_end(int signals, int lifeline)
 	}
 }
 
+/* Tells who started it that it serves; the end of file alone would tell that it does not. */
+static void say_ready(int fd)
+{
+	if (!fd)
+		return;
+	(void)!write(fd, "\n", 1); /* who does not listen any more need not know */
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
+	if (attach_is_wanted(argv[0]))
+		return attach_main();
 	struct settings settings;
 	int done = get_settings(argc, argv, &settings);
 	if (done)
@@ -255,7 +272,8 @@ int main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &ends, NULL);
 	AUTO_FD int end_signals = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (end_signals < 0 ||
-		(settings.lifeline && fcntl((int)settings.lifeline, F_SETFD, FD_CLOEXEC) < 0)) {
+		(settings.lifeline && fcntl((int)settings.lifeline, F_SETFD, FD_CLOEXEC) < 0) ||
+		(settings.ready && fcntl((int)settings.ready, F_SETFD, FD_CLOEXEC) < 0)) {
 		perror("sandboxd");
 		return EXIT_FAILURE;
 	}
@@ -287,6 +305,7 @@ int main(int argc, char **argv)
 	}
 	int status = EXIT_FAILURE;
 	if (daemon) {
+		say_ready((int)settings.ready);
 		wait_for_end(end_signals, (int)settings.lifeline);
 		finish(&server, daemon);
 		status = EXIT_SUCCESS;

@@ -285,6 +285,7 @@ describe('api/ and ws/ are the container’s own', () => {
 	});
 	test('a terminal', LIMIT, async () => {
 		const pty = await worker.socket(`${box}/ws/pty?sessionId=t&shell=/bin/sh`);
+		await pty.until('"ready"'); // what is typed before is dropped
 		pty.send(Buffer.from('echo a$((1000+234))z; stty size\n'));
 		await pty.until('a1234z');
 		pty.send(JSON.stringify({ type: 'resize', cols: 101, rows: 31 }));

@@ -145,8 +145,9 @@ static int set_up(struct http_stream *x)
 		failed |= curl_easy_setopt(e, CURLOPT_READFUNCTION, on_send) != CURLE_OK;
 		failed |= curl_easy_setopt(e, CURLOPT_READDATA, x) != CURLE_OK;
 		failed |= curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK;
-	} else if (strcmp(x->method, "POST") == 0) {
+	} else if (x->size || strcmp(x->method, "POST") == 0) {
 		failed |= curl_easy_setopt(e, CURLOPT_POST, 1L) != CURLE_OK;
+		failed |= curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, x->method) != CURLE_OK;
 		failed |= curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->size) != CURLE_OK;
 		failed |= curl_easy_setopt(e, CURLOPT_POSTFIELDS, x->size ? x->body : "") != CURLE_OK;
 	} else {

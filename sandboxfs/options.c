@@ -29,7 +29,7 @@ static const struct option_row {
 } rows[] = {
 #define AT(field) offsetof(struct options, field)
 	{"sandbox", O_STRING, AT(sandbox), NULL, "NAME", "mount this sandbox alone", false},
-	{"create", O_BOOL, AT(create), NULL, NULL, "with sandbox=: make it if there is none", true},
+	{"create", O_BOOL, AT(create), NULL, NULL, "with sandbox=: make it if there is none", false},
 	{"subdir", O_STRING, AT(subdir), NULL, "workspace",
 		"with sandbox=: mount its workspace alone (its control tree is at .ctl)", false},
 	{"timeout", O_MS, AT(timeout_ms), "60s", "DUR", "how long a server may be silent", false},

@@ -1,6 +1,7 @@
 # sandboxfs: build, check, install. Read from top to bottom.
 #
 #   make            build/sandboxfs and build/sandboxd
+#   make helper     sandboxd as one file for any image, x86_64 or aarch64 or both: what is there to link it (part of all)
 #   make run        install what is missing, build, mount a sandbox on ./mnt;  make stop  unmounts
 #   make check      install what tests need, build, run every test
 #   make bench      measure against the bare disk and sshfs
@@ -57,13 +58,35 @@ PAGES := $(notdir $(wildcard contrib/man/*.[1-8]))
 SHARE = $(PREFIX)/share
 HEADERS := $(wildcard sandboxfs/*.h ctl/*.h contrib/common/*.h contrib/sandboxd/*.h)
 
-all: $(BUILD)/sandboxfs $(BUILD)/sandboxd
+all: $(BUILD)/sandboxfs $(BUILD)/sandboxd helper
 
 $(BUILD)/sandboxfs: $(FS_SRC:%.c=$O/%.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(FS_PKGS)) $(WSLAY_LIBS) $(LDLIBS)
 
 $(BUILD)/sandboxd: $(D_SRC:%.c=$O/%.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(D_PKGS)) $(LDLIBS)
+
+# The helper is sandboxd linked statically: sandboxfs carries it into sandboxes whose own server is another. For this machine it is
+# made of the objects above, where they are not sanitized; for the other machine only if its compiler is here. What is there to
+# link it is asked when its recipe runs, as above.
+MACHINES := x86_64 aarch64
+MACHINE := $(shell uname -m)
+H_SRC := $(wildcard contrib/sandboxd/*.c contrib/common/*.c) contrib/helper/no_tls.c
+helper_cc = $(if $(filter $(MACHINE),$(1)),$(CC),$(1)-linux-gnu-gcc)
+helper_obj = $(BUILD)/obj$(if $(SAN)$(filter-out $(MACHINE),$(1)),/helper-$(1))
+HELPERS := $(foreach m,$(MACHINES),$(if $(filter $(MACHINE),$(m))$(shell command -v $(m)-linux-gnu-gcc),$(m)))
+helper: $(HELPERS:%=$(BUILD)/helper/sandboxd-%.gz)
+
+define helper_rules
+$(BUILD)/helper/sandboxd-$(1).gz: $(H_SRC:%.c=$(call helper_obj,$(1))/%.o) contrib/helper/link
+	@if missing=$$$$(contrib/helper/link -n '$(call helper_cc,$(1))'); then \
+		contrib/helper/link '$(call helper_cc,$(1))' $$(@:.gz=) $(H_SRC:%.c=$(call helper_obj,$(1))/%.o); \
+	else echo "no helper for $(1): no $$$$missing (contrib/deps)"; fi
+$(if $(filter $O,$(call helper_obj,$(1))),,$(call helper_obj,$(1))/%.o: %.c Makefile
+	@mkdir -p $$(@D)
+	$(call helper_cc,$(1)) $$(ALL_CPPFLAGS) -std=c17 -Wall -Wextra $$(WERROR) $$(CFLAGS) -pthread -MMD -MP -c -o $$@ $$<)
+endef
+$(foreach m,$(HELPERS),$(eval $(call helper_rules,$(m))))
 
 $O/sandboxfs/%.o $O/ctl/%.o: PKGS = $(FS_PKGS)
 $O/contrib/%.o: PKGS = $(D_PKGS)
@@ -73,7 +96,8 @@ $O/%.o: %.c Makefile
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(call pkg_cflags,$(PKGS)) -MMD -MP -c -o $@ $<
 
 # Compiled in by the assembler, which -MMD does not see.
-$O/contrib/sandboxd/interpreter_scripts.o: $(wildcard contrib/sandboxd/interpreter/*)
+$(addsuffix /contrib/sandboxd/interpreter_scripts.o,$(sort $O $(foreach m,$(HELPERS),$(call helper_obj,$(m))))): \
+	$(wildcard contrib/sandboxd/interpreter/*)
 
 # A unit test is one program; its first line, /* links: a.c b.c */, names the sources it is linked with.
 unit: $(UNIT)
@@ -131,9 +155,9 @@ fuzz: fuzz-programs
 
 lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
-	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
+	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) contrib/helper/no_tls.c $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
 lint-shell:
-	shellcheck -s sh contrib/demo contrib/deps contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps
+	shellcheck -s sh contrib/demo contrib/deps contrib/helper/link contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps
 	shellcheck -s bash contrib/completions/sbx.bash
 lint-man:
 	mandoc -T lint $(PAGES:%=contrib/man/%)
@@ -145,6 +169,8 @@ lint-tidy:
 install: all
 	install -D -m 755 $(BUILD)/sandboxfs $(DESTDIR)$(PREFIX)/bin/sandboxfs
 	install -D -m 755 $(BUILD)/sandboxd $(DESTDIR)$(PREFIX)/bin/sandboxd
+	for machine in $(HELPERS); do test ! -e $(BUILD)/helper/sandboxd-$$machine.gz || install -D -m 644 \
+		$(BUILD)/helper/sandboxd-$$machine.gz $(DESTDIR)$(PREFIX)/lib/sandboxfs/helper/sandboxd-$$machine.gz || exit 1; done
 	install -D -m 755 contrib/sbx/sbx $(DESTDIR)$(PREFIX)/bin/sbx
 	install -D -m 755 contrib/sbx/sbx-sh $(DESTDIR)$(PREFIX)/bin/sbx-sh
 	install -D -m 755 contrib/editors/sbx-follow $(DESTDIR)$(PREFIX)/bin/sbx-follow
@@ -155,14 +181,16 @@ install: all
 		install -D -m 644 contrib/man/$$page $(DESTDIR)$(SHARE)/man/man$${page##*.}/$$page || exit 1; done
 uninstall:
 	cd $(DESTDIR)$(PREFIX)/bin && rm -f sandboxfs sandboxd sbx sbx-sh sbx-follow
+	rm -rf $(DESTDIR)$(PREFIX)/lib/sandboxfs
 	cd $(DESTDIR)$(SHARE) && rm -f bash-completion/completions/sbx zsh/site-functions/_sbx \
 		fish/vendor_completions.d/sbx.fish $(foreach page,$(PAGES),man/man$(subst .,,$(suffix $(page)))/$(page))
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
+.PHONY: all helper unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
+-include $(foreach m,$(HELPERS),$(H_SRC:%.c=$(call helper_obj,$(m))/%.d))
 -include $(FS_SRC:%.c=$O/%.d) $(D_SRC:%.c=$O/%.d) $(UNIT_SRC:%.c=$O/%.d)

@@ -11,7 +11,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { after, before, describe, test } from 'node:test';
+import { after, before as beforeAll, test as oneTest } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -28,12 +28,16 @@ class Worker {
 		const env = { ...process.env, WORKER: join(here, 'worker.mjs'), SANDBOX_API_KEY: key };
 		this.child = spawn(process.execPath, [join(here, 'serve.mjs'), this.directory], { env, stdio: ['pipe', 'pipe', 'pipe'] });
 		this.said = '';
-		this.child.stderr.on('data', (part) => { this.said += part; });
+		this.child.stderr.on('data', (part) => {
+			this.said += part;
+		});
 	}
 
 	async ready() {
 		for await (const line of createInterface(this.child.stdout)) {
-			this.child.stdout.on('data', (part) => { this.said += part; });
+			this.child.stdout.on('data', (part) => {
+				this.said += part;
+			});
 			this.child.stdout.resume();
 			this.url = new URL(line);
 			return;
@@ -79,8 +83,12 @@ class Worker {
 		const answer = await this.call(path, {
 			host,
 			headers: {
-				Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13',
-				'Sec-WebSocket-Key': randomBytes(16).toString('base64'), ...(key !== null && { Authorization: `Bearer ${key}` }), ...headers,
+				Connection: 'Upgrade',
+				Upgrade: 'websocket',
+				'Sec-WebSocket-Version': '13',
+				'Sec-WebSocket-Key': randomBytes(16).toString('base64'),
+				...(key !== null && { Authorization: `Bearer ${key}` }),
+				...headers,
 			},
 		});
 		return answer.socket ? new Frames(answer.socket, answer.head) : answer;
@@ -169,37 +177,72 @@ async function serve(worker, id) {
 	const command = `exec node /workspace/service.mjs ${port}`;
 	const started = await worker.json(`/v1/sandbox/${id}/api/process/start`, { json: { command, sessionId: SESSIONLESS } });
 	assert.equal(started.status, 200, JSON.stringify(started.body));
-	const watch = await worker.fetch(`/v1/sandbox/${id}/api/port-watch`, { json: { port, mode: 'tcp', processId: started.body.processId, interval: 100 } });
+	const watch = await worker.fetch(`/v1/sandbox/${id}/api/port-watch`, {
+		json: { port, mode: 'tcp', processId: started.body.processId, interval: 100 },
+	});
 	assert.match(await watch.text(), /"type":"ready"/);
 	return port;
 }
 
 // --- tests ---
 
+// Groups are names only: whoever counts tests counts the outermost ones.
+let group = '';
+function describe(name, body) {
+	group = `${name}: `;
+	body();
+	group = '';
+}
+const test = (name, ...rest) => oneTest(group + name, ...rest);
+const preparations = [];
+const before = (prepare) => preparations.push(prepare);
+
 let worker;
-before(async () => {
+beforeAll(async () => {
 	worker = new Worker(KEY);
 	await worker.ready();
+	for (const prepare of preparations) await prepare();
 }, LIMIT);
 after(() => worker.end(), LIMIT);
 
 const listed = async () => (await worker.json('/v1/sandboxes')).body.sandboxes.map(({ id }) => id);
 
 const ROUTES = [
-	['GET', '/v1/sandboxes'], ['POST', '/v1/sandbox'], ['GET', '/v1/sandbox/keyless/api/ping'], ['POST', '/v1/sandbox/keyless/api/execute'],
-	['GET', '/v1/sandbox/keyless/ws'], ['GET', '/v1/sandbox/keyless/ws/pty?sessionId=x'], ['GET', '/v1/sandbox/keyless/port/8080/'],
-	['GET', '/v1/sandbox/keyless/expose'], ['POST', '/v1/sandbox/keyless/expose/8080'], ['DELETE', '/v1/sandbox/keyless/expose/8080'],
-	['POST', '/v1/sandbox/keyless/settings'], ['GET', '/v1/sandbox/keyless/tunnel'], ['POST', '/v1/sandbox/keyless/tunnel/8080'],
-	['POST', '/v1/sandbox/keyless/backup'], ['POST', '/v1/sandbox/keyless/backup/restore'], ['POST', '/v1/sandbox/keyless/exec'],
-	['GET', '/v1/sandbox/keyless/running'], ['PUT', '/v1/sandbox/keyless/file/workspace/x'], ['DELETE', '/v1/sandbox/keyless'],
-	['GET', '/v1/sandbox/NOT-AN-ID/api/ping'], ['GET', '/v1/pool/stats'], ['GET', '/v1/openapi.json'], ['GET', '/v1/none'], ['GET', '/v1'],
+	['GET', '/v1/sandboxes'],
+	['POST', '/v1/sandbox'],
+	['GET', '/v1/sandbox/keyless/api/ping'],
+	['POST', '/v1/sandbox/keyless/api/execute'],
+	['GET', '/v1/sandbox/keyless/ws'],
+	['GET', '/v1/sandbox/keyless/ws/pty?sessionId=x'],
+	['GET', '/v1/sandbox/keyless/port/8080/'],
+	['GET', '/v1/sandbox/keyless/expose'],
+	['POST', '/v1/sandbox/keyless/expose/8080'],
+	['DELETE', '/v1/sandbox/keyless/expose/8080'],
+	['POST', '/v1/sandbox/keyless/settings'],
+	['GET', '/v1/sandbox/keyless/tunnel'],
+	['POST', '/v1/sandbox/keyless/tunnel/8080'],
+	['POST', '/v1/sandbox/keyless/backup'],
+	['POST', '/v1/sandbox/keyless/backup/restore'],
+	['POST', '/v1/sandbox/keyless/exec'],
+	['GET', '/v1/sandbox/keyless/running'],
+	['PUT', '/v1/sandbox/keyless/file/workspace/x'],
+	['DELETE', '/v1/sandbox/keyless'],
+	['GET', '/v1/sandbox/NOT-AN-ID/api/ping'],
+	['GET', '/v1/pool/stats'],
+	['GET', '/v1/openapi.json'],
+	['GET', '/v1/none'],
+	['GET', '/v1'],
 ];
 
 describe('the key', () => {
 	const wrong = {
-		'no key': {}, 'another key': { Authorization: 'Bearer nonsense' }, 'an empty key': { Authorization: 'Bearer ' },
-		'part of the key': { Authorization: `Bearer ${KEY.slice(0, -1)}` }, 'more than the key': { Authorization: `Bearer ${KEY}x` },
-		'another scheme': { Authorization: `Basic ${KEY}` }, 'the key alone': { Authorization: KEY },
+		'no key': {},
+		'another key': { Authorization: 'Bearer nonsense' },
+		'an empty key': { Authorization: 'Bearer ' },
+		'part of the key': { Authorization: `Bearer ${KEY.slice(0, -1)}` },
+		'more than the key': { Authorization: `Bearer ${KEY}x` },
+		'another scheme': { Authorization: `Basic ${KEY}` },
+		'the key alone': { Authorization: KEY },
 	};
 	for (const [what, headers] of Object.entries(wrong)) {
 		test(`${what} is 401 on every route, and nothing is started`, LIMIT, async () => {
@@ -208,7 +251,10 @@ describe('the key', () => {
 				assert.equal(answer.status, 401, `${method} ${path}`);
 				assert.equal(answer.body.code, 'unauthorized', `${method} ${path}`);
 			}
-			assert.deepEqual((await listed()).filter((id) => id === 'keyless'), []);
+			assert.deepEqual(
+				(await listed()).filter((id) => id === 'keyless'),
+				[],
+			);
 		});
 	}
 	test('a WebSocket needs it too', LIMIT, async () => {
@@ -255,7 +301,9 @@ describe('the stock bridge', () => {
 describe('api/ and ws/ are the container’s own', () => {
 	const box = '/v1/sandbox/passing';
 	test('JSON there and back', LIMIT, async () => {
-		const { status, body } = await worker.json(`${box}/api/execute`, { json: { command: 'printf %s "$X"; exit 4', env: { X: 'ü€' }, sessionId: SESSIONLESS } });
+		const { status, body } = await worker.json(`${box}/api/execute`, {
+			json: { command: 'printf %s "$X"; exit 4', env: { X: 'ü€' }, sessionId: SESSIONLESS },
+		});
 		assert.equal(status, 200);
 		assert.deepEqual([body.stdout, body.exitCode], ['ü€', 4]);
 	});
@@ -266,7 +314,9 @@ describe('api/ and ws/ are the container’s own', () => {
 	});
 	test('events come when they happen, not at the end', LIMIT, async () => {
 		const command = 'echo one; until [ -e go ]; do sleep 0.05; done; echo two';
-		const answer = await worker.fetch(`${box}/api/execute/stream`, { json: { command, cwd: '/workspace', sessionId: SESSIONLESS } });
+		const answer = await worker.fetch(`${box}/api/execute/stream`, {
+			json: { command, cwd: '/workspace', sessionId: SESSIONLESS },
+		});
 		assert.equal(answer.headers.get('Content-Type'), 'text/event-stream');
 		let text = '';
 		for await (const part of answer.body.pipeThrough(new TextDecoderStream())) {
@@ -294,8 +344,18 @@ describe('api/ and ws/ are the container’s own', () => {
 		pty.end();
 	});
 	test('paths that climb out reach nothing', LIMIT, async () => {
-		for (const path of [`${box}/api/../../../health`, `${box}/api/%2e%2e/rpc`, `${box}/rpc`, `${box}/proxy/8080/x`, `${box}//api/ping`])
-			assert.notEqual((await worker.call(path, { headers: { Authorization: `Bearer ${KEY}` } })).text.includes('healthy'), true, path);
+		for (const path of [
+			`${box}/api/../../../health`,
+			`${box}/api/%2e%2e/rpc`,
+			`${box}/rpc`,
+			`${box}/proxy/8080/x`,
+			`${box}//api/ping`,
+		])
+			assert.notEqual(
+				(await worker.call(path, { headers: { Authorization: `Bearer ${KEY}` } })).text.includes('healthy'),
+				true,
+				path,
+			);
 		assert.equal((await worker.call(`${box}/rpc`, { headers: { Authorization: `Bearer ${KEY}` } })).status, 404);
 	});
 });
@@ -303,11 +363,17 @@ describe('api/ and ws/ are the container’s own', () => {
 describe('port/PORT', () => {
 	const box = '/v1/sandbox/serving';
 	let port;
-	before(async () => { port = await serve(worker, 'serving'); }, LIMIT);
+	before(async () => {
+		port = await serve(worker, 'serving');
+	});
 
 	test('method, path, query, headers and body arrive, but not the key', LIMIT, async () => {
 		const body = randomBytes(5e6);
-		const options = { method: 'PUT', body, headers: { 'X-Mine': 'a b', Cookie: 'c=1', 'cf-container-target-port': '1', 'X-Sandbox-Name': 'other' } };
+		const options = {
+			method: 'PUT',
+			body,
+			headers: { 'X-Mine': 'a b', Cookie: 'c=1', 'cf-container-target-port': '1', 'X-Sandbox-Name': 'other' },
+		};
 		const answer = await worker.fetch(`${box}/port/${port}/a%20b/c%2Fd//e?x=1&y=%26`, options);
 		const told = JSON.parse(await answer.text());
 		assert.equal(answer.headers.get('X-Own'), 'yes');
@@ -345,7 +411,9 @@ describe('expose', () => {
 	const box = '/v1/sandbox/showing';
 	let port;
 	let url;
-	before(async () => { port = await serve(worker, 'showing'); }, LIMIT);
+	before(async () => {
+		port = await serve(worker, 'showing');
+	});
 	const visit = (path, host = url.host) => worker.call(path, { host });
 
 	test('gives a URL that answers without the key, and is listed', LIMIT, async () => {
@@ -381,7 +449,14 @@ describe('expose', () => {
 	});
 	test('what the SDK refuses is the sender’s fault', LIMIT, async () => {
 		const hostname = 'example.com';
-		for (const [to, json] of [['80', { hostname }], ['3000', { hostname }], [port, { hostname, token: 'UPPER' }], [port, { hostname: 7 }], ['x', { hostname }], [port, [1]]]) {
+		for (const [to, json] of [
+			['80', { hostname }],
+			['3000', { hostname }],
+			[port, { hostname, token: 'UPPER' }],
+			[port, { hostname: 7 }],
+			['x', { hostname }],
+			[port, [1]],
+		]) {
 			const { status, body } = await worker.json(`${box}/expose/${to}`, { json });
 			assert.deepEqual([status, body.code], [400, 'invalid_request'], JSON.stringify([to, json]));
 		}
@@ -397,15 +472,32 @@ describe('expose', () => {
 describe('settings', () => {
 	const set = (json) => worker.json('/v1/sandbox/settled/settings', { json });
 	test('keepAlive, sleepAfter and env are taken, and commands see env', LIMIT, async () => {
-		assert.deepEqual(await set({ keepAlive: true, sleepAfter: '20m', env: { GREETING: "it's", GONE: 'x' } }), { status: 200, body: { ok: true } });
+		assert.deepEqual(await set({ keepAlive: true, sleepAfter: '20m', env: { GREETING: "it's", GONE: 'x' } }), {
+			status: 200,
+			body: { ok: true },
+		});
 		assert.deepEqual(await set({ env: { GONE: null } }), { status: 200, body: { ok: true } });
-		const exec = await worker.fetch('/v1/sandbox/settled/exec', { json: { argv: ['sh', '-c', 'echo "$GREETING,${GONE-unset}"'] } });
+		const exec = await worker.fetch('/v1/sandbox/settled/exec', {
+			json: { argv: ['sh', '-c', 'echo "$GREETING,${GONE-unset}"'] },
+		});
 		assert.match(await exec.text(), new RegExp(Buffer.from("it's,unset\n").toString('base64')));
-		for (const one of [{ keepAlive: false }, { sleepAfter: 600 }, { sleepAfter: '1h' }, {}]) assert.equal((await set(one)).status, 200);
+		for (const one of [{ keepAlive: false }, { sleepAfter: 600 }, { sleepAfter: '1h' }, {}])
+			assert.equal((await set(one)).status, 200);
 	});
 	test('what makes no sense is refused before anything is set', LIMIT, async () => {
-		const bad = [{ keepAlive: 'on' }, { sleepAfter: 'soon' }, { sleepAfter: 0 }, { sleepAfter: null }, { sleepAfter: '10' }, { sleepAfter: '0s' }, { env: { 'A;reboot': '1' } },
-			{ env: { A: 1 } }, { env: 'A=1' }, { env: [] }, { keepalive: true }];
+		const bad = [
+			{ keepAlive: 'on' },
+			{ sleepAfter: 'soon' },
+			{ sleepAfter: 0 },
+			{ sleepAfter: null },
+			{ sleepAfter: '10' },
+			{ sleepAfter: '0s' },
+			{ env: { 'A;reboot': '1' } },
+			{ env: { A: 1 } },
+			{ env: 'A=1' },
+			{ env: [] },
+			{ keepalive: true },
+		];
 		for (const one of bad) {
 			const { status, body } = await set({ env: { BEFORE: '1' }, ...one });
 			assert.deepEqual([status, body.code], [400, 'invalid_request'], JSON.stringify(one));
@@ -422,7 +514,12 @@ describe('backups and tunnels', () => {
 		assert.match(body.error, /R2_ACCESS_KEY_ID/);
 	});
 	test('what is no backup is refused', LIMIT, async () => {
-		for (const [path, json] of [['backup', {}], ['backup', { dir: 1 }], ['backup/restore', { dir: '/workspace' }], ['backup/restore', { id: 'x' }]])
+		for (const [path, json] of [
+			['backup', {}],
+			['backup', { dir: 1 }],
+			['backup/restore', { dir: '/workspace' }],
+			['backup/restore', { id: 'x' }],
+		])
 			assert.equal((await worker.json(`/v1/sandbox/kept/${path}`, { json })).body.code, 'invalid_request');
 	});
 	test('a backup that is not there is 404, a directory that cannot have one 400', LIMIT, async () => {
@@ -476,7 +573,11 @@ describe('what fails', () => {
 		assert.deepEqual(await tell(new Error('SandboxSecurityError: Invalid port')), [400, 'invalid_request', null]);
 	});
 	test('for want of room says so and when to come again', async () => {
-		assert.deepEqual(await tell(new Error('Cannot start container: instance limit reached (3/3).')), [503, 'capacity_exceeded', '5']);
+		assert.deepEqual(await tell(new Error('Cannot start container: instance limit reached (3/3).')), [
+			503,
+			'capacity_exceeded',
+			'5',
+		]);
 	});
 	test('unknown is 502', async () => {
 		assert.deepEqual(await tell(new Error('Network connection lost.')), [502, 'INTERNAL_ERROR', null]);

@@ -26,8 +26,6 @@
 
 enum { START_S = 10, READY_FD = 3, DIRECTORY_MODE = 0700, WORKSPACE_MODE = 0755 };
 
-extern char **environ;
-
 bool attach_is_wanted(const char *name)
 {
 	static const char end[] = "/attach";
@@ -230,7 +228,7 @@ static int daemon_start(const char *directory)
 	AUTO_FD int told = pair[0];
 	AUTO_FD int tells = pair[1];
 	char *const argv[] = {program, "--listen", listener, "--workspace", WORKSPACE, "--spool", spool,
-		"--ready", "3", NULL};
+		"--ready", "3", "--inherit-environment", NULL};
 	err = daemon_fork(directory, argv, tells);
 	if (err)
 		return refuse("cannot start the server in the sandbox", err);

@@ -17,24 +17,24 @@ static bool is_overlaid(struct json_object *env, const char *name, size_t n)
 
 static void add(struct buf *out, struct json_object *env, const char *name, const char *value)
 {
-	if (is_overlaid(env, name, strlen(name)))
-		return;
-	buf_printf(out, "%s=%s", name, value);
-	buf_char(out, '\0');
+	if (!is_overlaid(env, name, strlen(name)))
+		(void)environment_default(out, name, value); /* out of memory is left in out */
+}
+
+static void add_entry(struct buf *out, struct json_object *env, const char *entry)
+{
+	size_t n = strcspn(entry, "=");
+	/* What is the shell's own business begins anew. */
+	bool own =
+		(n == 3 && memcmp(entry, "PWD", n) == 0) || (n == 5 && memcmp(entry, "SHLVL", n) == 0);
+	if (n && entry[n] && !own && !is_overlaid(env, entry, n))
+		buf_add(out, entry, strlen(entry) + 1);
 }
 
 static void add_base(struct buf *out, const struct buf *base, struct json_object *env)
 {
-	for (size_t at = 0; at < base->size; at += strlen(base->data + at) + 1) {
-		const char *entry = base->data + at;
-		size_t n = strcspn(entry, "=");
-		/* What is the shell's own business begins anew. */
-		bool own =
-			(n == 3 && memcmp(entry, "PWD", n) == 0) || (n == 5 && memcmp(entry, "SHLVL", n) == 0);
-		if (!n || !entry[n] || own || is_overlaid(env, entry, n))
-			continue;
-		buf_add(out, entry, strlen(entry) + 1);
-	}
+	for (size_t at = 0; at < base->size; at += strlen(base->data + at) + 1)
+		add_entry(out, env, base->data + at);
 }
 
 int environment_make(struct buf *out, const struct server *server, const struct buf *base,
@@ -43,6 +43,8 @@ int environment_make(struct buf *out, const struct server *server, const struct 
 	if (base && base->size) {
 		add_base(out, base, env);
 	} else {
+		for (char *const *entry = server->inherited; entry && *entry; entry++)
+			add_entry(out, env, *entry);
 		add(out, env, "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 		add(out, env, "HOME", "/root");
 		add(out, env, "LANG", "C.UTF-8");

@@ -12,7 +12,7 @@
 struct json_object;
 
 /*
- * Appends what every program gets, or what base holds (not NULL, not empty) instead, with the members of env put over it (null: left as it
+ * Appends to an empty buffer what every program gets, or what base holds (not NULL, not empty) instead, with the members of env put over it (null: left as it
  * was) and PWD. 0, -ENOMEM, or -EINVAL: a value holds a NUL.
  */
 int environment_make(struct buf *out, const struct server *server, const struct buf *base,

@@ -40,6 +40,7 @@ struct settings {
 	uint64_t output_max, min_free, processes;
 	uint64_t lifeline; /* a descriptor; 0: none */
 	uint64_t ready;    /* likewise */
+	bool inherit;
 };
 
 static void usage(FILE *to)
@@ -47,7 +48,7 @@ static void usage(FILE *to)
 	fputs(
 		"usage: sandboxd --listen unix:PATH|ADDRESS:PORT|fd:N [--workspace DIR] [--spool DIR]\n"
 		"                [--output-max BYTES] [--min-free BYTES] [--processes N] [--lifeline FD]\n"
-		"                [--ready FD] [--version]\n",
+		"                [--ready FD] [--inherit-environment] [--version]\n",
 		to);
 }
 
@@ -66,8 +67,8 @@ static int get_settings(int argc, char **argv, struct settings *s)
 		{"workspace", required_argument, NULL, 'w'}, {"spool", required_argument, NULL, 's'},
 		{"output-max", required_argument, NULL, 'o'}, {"min-free", required_argument, NULL, 'm'},
 		{"processes", required_argument, NULL, 'p'}, {"lifeline", required_argument, NULL, 'e'},
-		{"ready", required_argument, NULL, 'r'}, {"version", no_argument, NULL, 'V'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"ready", required_argument, NULL, 'r'}, {"inherit-environment", no_argument, NULL, 'i'},
+		{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	*s = (struct settings){.workspace = "/workspace", .spool = "/tmp", .output_max = 256 << 20};
 	bool good = true;
 	for (int c; good && (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -95,6 +96,9 @@ static int get_settings(int argc, char **argv, struct settings *s)
 			break;
 		case 'r':
 			good = get_number(optarg, &s->ready) && s->ready > 2 && s->ready <= INT32_MAX;
+			break;
+		case 'i':
+			s->inherit = true;
 			break;
 		case 'V':
 			puts("sandboxd " SANDBOXFS_VERSION);
@@ -157,6 +161,7 @@ static int prepare(struct server *server, const struct settings *s, char **works
 	server->workspace = *workspace;
 	server->spool_dir = *spool;
 	server->shell = access("/bin/bash", X_OK) == 0 ? "/bin/bash" : "/bin/sh";
+	server->inherited = s->inherit ? environ : NULL;
 	server->output_max = s->output_max;
 	server->min_free = s->min_free;
 	server->processes = s->processes;

@@ -30,7 +30,8 @@ enum server_stage {
 struct server {
 	const char *workspace; /* absolute, without a slash at its end (but for "/") */
 	const char *spool_dir;
-	const char *shell; /* bash where there is one */
+	const char *shell;      /* bash where there is one */
+	char *const *inherited; /* of our environment what programs get, as environ is; NULL: nothing */
 	uint64_t output_max;
 	uint64_t min_free;
 	uint64_t processes; /* limit for commands; 0: none */

@@ -22,10 +22,11 @@ struct port {
 	struct ports *ports; /* a reference */
 	unsigned refs;       /* ports' lock, as all below */
 	uint16_t number;
-	bool exposed; /* ports has a reference, a listener is open */
-	bool opening; /* somebody exposes it now */
-	uint16_t listens;
-	char *name; /* NULL: none */
+	bool exposed;     /* ports has a reference, a listener is open */
+	bool opening;     /* somebody exposes it now */
+	uint16_t listens; /* here */
+	char *url;        /* the server's, that others can open; NULL: it is relayed to here */
+	char *name;       /* NULL: none */
 	char boot[40];
 	const struct http_target
 		*target; /* tells one life of the sandbox from the next; never followed */
@@ -36,6 +37,7 @@ struct ports {
 	unsigned refs; /* the sandbox's and each port's */
 	struct port *first;
 	struct relay_set *relays;
+	struct sandbox *sb; /* borrowed until ports_stop */
 };
 
 static const char ports_key;
@@ -52,6 +54,7 @@ static void *ports_make(struct sandbox *sb)
 	}
 	pthread_mutex_init(&all->lock, NULL);
 	all->refs = 1;
+	all->sb = sb;
 	return all;
 }
 
@@ -82,6 +85,7 @@ static void port_put_locked(struct port *p)
 			break;
 		}
 	}
+	free(p->url);
 	free(p->name);
 	free(p);
 	ports_put(all);
@@ -104,26 +108,37 @@ static void *port_hold(void *object)
 	return p;
 }
 
-/* Takes it back; harmless if it is not exposed. */
-static void port_withdraw(struct port *p)
+/* Takes it back; harmless if it is not exposed. 0, or the server has not taken its URL back. */
+static int port_withdraw(struct port *p, struct call *c)
 {
 	struct ports *all = p->ports;
+	int err = 0;
 
 	pthread_mutex_lock(&all->lock);
 	bool exposed = p->exposed;
+	AUTO_FREE char *url = steal(p->url);
 	p->exposed = false;
-	if (exposed && all->relays)
+	if (exposed && !url && all->relays)
 		relay_close(all->relays, p->number);
+	if (exposed && url) {
+		pthread_mutex_unlock(&all->lock);
+		err = sandbox_unexpose(all->sb, c, p->number);
+		pthread_mutex_lock(&all->lock);
+	}
 	if (exposed)
 		port_put_locked(p);
 	else
 		pthread_mutex_unlock(&all->lock);
+	return err;
 }
 
 static void ports_stop(void *data)
 {
 	struct ports *all = data;
 
+	struct call c; /* nobody waits for it but the end of the mount */
+
+	call_init(&c, 0);
 	relay_set_stop(all->relays);
 	for (;;) {
 		struct port *exposed = NULL;
@@ -135,10 +150,11 @@ static void ports_stop(void *data)
 			exposed->refs++;
 		pthread_mutex_unlock(&all->lock);
 		if (!exposed)
-			return;
-		port_withdraw(exposed);
+			break;
+		(void)port_withdraw(exposed, &c); /* an URL that stays ends with the sandbox */
 		port_put(exposed);
 	}
+	call_destroy(&c);
 }
 
 static void ports_release(void *data)
@@ -207,7 +223,6 @@ static int port_find(const struct ctl_ref *dir, struct call *c, const char *name
 	uint16_t number;
 	struct ports *all;
 
-	(void)c; /* nobody is asked */
 	if (!port_number(name, &number))
 		return -ENOENT;
 	all = sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_stop, ports_release);
@@ -222,7 +237,7 @@ static int port_find(const struct ctl_ref *dir, struct call *c, const char *name
 		return 0;
 	}
 	if (exposed)
-		port_withdraw(p);
+		(void)port_withdraw(p, c); /* of a sandbox that is gone */
 	port_put(p);
 	return -ENOENT;
 }
@@ -280,9 +295,9 @@ static int port_remove(const struct ctl_ref *dir, struct call *c, const char *na
 
 	if (port_find(dir, c, name, &object) < 0)
 		return 0; /* what is not exposed is as it should be */
-	port_withdraw(object);
+	int err = port_withdraw(object, c);
 	port_put(object);
-	return 0;
+	return err;
 }
 
 /* ---- exposing ---- */
@@ -303,19 +318,31 @@ static int port_can_relay(struct sandbox *sb, struct call *c)
 	return err == -ENOENT ? 0 : err;
 }
 
-static int port_expose(const struct ctl_ref *ref, struct call *c, struct port *p, const char *name)
+/* On the server where it makes URLs and the mount wants them, else relayed to here. */
+static int port_open(struct ports *all, struct call *c, const struct port *p, const char *name,
+	const char *token, uint16_t *listens, char **url)
+{
+	int err = sandbox_expose(all->sb, c, p->number, name, token, url);
+
+	if (err != -ENOTSUP || c->fault.err)
+		return err;
+	err = port_can_relay(all->sb, c);
+	return err ? err : relay_open(all->relays, c, p->number, listens);
+}
+
+static int port_expose(
+	const struct ctl_ref *ref, struct call *c, struct port *p, const char *name, const char *token)
 {
 	struct ports *all = p->ports;
 	struct sandbox *sb = ref->sandbox;
 	struct sandbox_status st;
 	char *copy = name ? strdup(name) : NULL;
+	AUTO_FREE char *url = NULL;
 	uint16_t listens = 0;
 
 	if (name && !copy)
 		return -ENOMEM;
 	int err = sandbox_ready(sb, c);
-	if (!err)
-		err = port_can_relay(sb, c);
 	pthread_mutex_lock(&all->lock);
 	if (!err && p->exposed && !p->opening) { /* again: the URL stays, the name changes */
 		char *old = p->name;
@@ -335,13 +362,15 @@ static int port_expose(const struct ctl_ref *ref, struct call *c, struct port *p
 		return err;
 	}
 	sandbox_get_status(sb, &st);
-	err = relay_open(all->relays, c, p->number, &listens);
+	err = port_open(all, c, p, name, token, &listens, &url);
 	pthread_mutex_lock(&all->lock);
 	p->opening = false;
 	if (!err) {
 		p->exposed = true;
 		p->refs++;
 		p->listens = listens;
+		free(p->url);
+		p->url = steal(url);
 		free(p->name);
 		p->name = steal(copy);
 		memcpy(p->boot, st.boot, sizeof(p->boot));
@@ -352,7 +381,7 @@ static int port_expose(const struct ctl_ref *ref, struct call *c, struct port *p
 	return err;
 }
 
-/* As the SDK has it. Here the URL needs none: nobody but this host reaches it. */
+/* As the SDK has it. A URL on this host needs none: nobody else reaches it. */
 static bool token_ok(const char *token)
 {
 	size_t n = strspn(token, "abcdefghijklmnopqrstuvwxyz0123456789_");
@@ -360,18 +389,28 @@ static bool token_ok(const char *token)
 	return n > 0 && n <= TOKEN_MAX && token[n] == 0;
 }
 
+/* Lock held. */
+static void port_url(const struct port *p, struct buf *out)
+{
+	if (p->url)
+		buf_printf(out, "%s\n", p->url);
+	else
+		buf_printf(out, "http://127.0.0.1:%u/\n", p->listens);
+}
+
 static int port_call(
 	const struct ctl_ref *ref, struct call *c, const char *line, size_t n, struct buf *answer)
 {
 	struct port *p = ref->object;
 	AUTO_FREE char **argv = NULL;
-	const char *name = NULL;
+	const char *name = NULL, *token = NULL;
 	int argc;
 	int err = ctl_split(c, line, n, &argc, &argv);
 
 	for (int i = 0; !err && i < argc; i++) {
 		if (strncmp(argv[i], "token=", 6) == 0) {
-			if (!token_ok(argv[i] + 6))
+			token = argv[i] + 6;
+			if (!token_ok(token))
 				err =
 					call_fault(c, EINVAL, NULL, "not a token: use 1 to %d of a-z 0-9 _", TOKEN_MAX);
 		} else if (i == 0) {
@@ -381,11 +420,11 @@ static int port_call(
 		}
 	}
 	if (!err)
-		err = port_expose(ref, c, p, name);
+		err = port_expose(ref, c, p, name, token);
 	if (err)
 		return err;
 	AUTO_UNLOCK(&p->ports->lock);
-	buf_printf(answer, "http://127.0.0.1:%u/\n", p->listens);
+	port_url(p, answer);
 	return 0;
 }
 
@@ -396,7 +435,7 @@ static int port_show(const struct ctl_ref *ref, struct call *c, struct buf *out)
 	(void)c; /* nobody is asked */
 	AUTO_UNLOCK(&p->ports->lock);
 	if (p->exposed)
-		buf_printf(out, "http://127.0.0.1:%u/\n", p->listens);
+		port_url(p, out);
 	return 0;
 }
 
@@ -407,7 +446,7 @@ static int port_touch(const struct ctl_ref *ref, struct call *c)
 	pthread_mutex_lock(&p->ports->lock);
 	bool exposed = p->exposed;
 	pthread_mutex_unlock(&p->ports->lock);
-	return exposed ? 0 : port_expose(ref, c, p, NULL);
+	return exposed ? 0 : port_expose(ref, c, p, NULL, NULL);
 }
 
 static const struct ctl_row port_row = {

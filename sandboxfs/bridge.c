@@ -16,28 +16,18 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "bridge_impl.h"
 #include "cleanup.h"
 #include "driver.h"
 #include "log.h"
-#include "names.h"
-#include "run_dir.h"
 #include "token.h"
 #include "tunnel.h"
 
 enum {
-	REQUEST_MS = 150000, /* a cold container answers after this much at most */
 	SCRIPT_MS = 60000,
 	LEAVE_MS = 5000,
-	REPLY_MOST = 1 << 20,
 	NAME_MOST = 63, /* of the bridge's 128: it is a label of a host name in preview URLs */
 	SAID_MOST = 400
-};
-
-struct bridge {
-	struct http *http;
-	struct http_target target; /* https://HOST[:PORT] */
-	struct names names;
-	struct run_dir run;
 };
 
 /* A sandbox from start to stop. */
@@ -75,7 +65,7 @@ static char *refusal(const struct buf *body)
 }
 
 /* What a status that is not the wanted one means. -EAGAIN: later it may be otherwise. */
-static int refused(
+int bridge_refused(
 	const struct bridge *b, struct call *c, const char *what, int status, const struct buf *body)
 {
 	AUTO_FREE char *said = refusal(body);
@@ -101,7 +91,7 @@ static int refused(
 }
 
 /* One exchange below /v1/sandbox/NAME; 0 with any status. */
-static int ask(const struct bridge *b, struct call *c, const char *method, const char *name,
+int bridge_ask(const struct bridge *b, struct call *c, const char *method, const char *name,
 	const char *route, const char *type, const void *body, size_t size, int64_t timeout_ms,
 	struct http_reply *reply)
 {
@@ -199,12 +189,12 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 	json_object_object_add(body, "argv", argv);
 	json_object_object_add(body, "timeout_ms", json_object_new_int(SCRIPT_MS));
 	const char *text = json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN);
-	int err = text ? ask(l->bridge, c, "POST", l->name, "/exec", "application/json", text,
+	int err = text ? bridge_ask(l->bridge, c, "POST", l->name, "/exec", "application/json", text,
 						 strlen(text), REQUEST_MS, &reply)
 				   : -ENOMEM;
 	json_object_put(body);
 	if (!err && reply.status != 200)
-		err = refused(l->bridge, c, l->name, reply.status, &reply.body);
+		err = bridge_refused(l->bridge, c, l->name, reply.status, &reply.body);
 	buf_char(&reply.body, 0);
 	if (!err)
 		err = buf_error(&reply.body) ? -ENOMEM : events(&a, reply.body.data);
@@ -234,10 +224,10 @@ static int link_put(void *arg, struct call *c, const void *p, size_t size, char 
 	buf_printf(&route, "/file%s", name.data ? name.data : "");
 	if (buf_error(&name) || buf_error(&route))
 		return -ENOMEM;
-	int err = ask(l->bridge, c, "PUT", l->name, route.data, "application/octet-stream", p, size,
-		REQUEST_MS, &reply);
+	int err = bridge_ask(l->bridge, c, "PUT", l->name, route.data, "application/octet-stream", p,
+		size, REQUEST_MS, &reply);
 	if (!err && reply.status != 200)
-		err = refused(l->bridge, c, l->name, reply.status, &reply.body);
+		err = bridge_refused(l->bridge, c, l->name, reply.status, &reply.body);
 	buf_release(&reply.body);
 	if (!err && !(*path = buf_steal(&name)))
 		err = -ENOMEM;
@@ -262,7 +252,8 @@ static void link_leave(void *arg, struct call *c, const char *session)
 	AUTO_BUF route = BUF_INIT;
 	buf_printf(&route, "/session/%s", session);
 	if (!buf_error(&route))
-		(void)ask(l->bridge, c, "DELETE", l->name, route.data, NULL, NULL, 0, LEAVE_MS, &reply);
+		(void)bridge_ask(
+			l->bridge, c, "DELETE", l->name, route.data, NULL, NULL, 0, LEAVE_MS, &reply);
 	buf_release(&reply.body); /* one that stays ends with the container */
 }
 
@@ -279,6 +270,8 @@ static void bridge_close(void *state)
 	names_close(&b->names);
 	free(b->target.base);
 	token_free(b->target.token);
+	bridge_forget_buckets(b, NULL);
+	pthread_mutex_destroy(&b->lock);
 	free(b);
 }
 
@@ -363,7 +356,7 @@ static int check_token(const struct bridge *b, struct call *c)
 		err = call_fault(c, -err, NULL, "%s: %s", b->target.base,
 			err == -EPROTO ? "no HTTP, or its certificate is not to be trusted" : strerror(-err));
 	else if (reply.status == 401 || reply.status == 404)
-		err = refused(b, c, "mount", reply.status, &reply.body);
+		err = bridge_refused(b, c, "mount", reply.status, &reply.body);
 	/* Another status may pass. */
 	buf_release(&reply.body);
 	return err;
@@ -374,6 +367,8 @@ static int bridge_open(const struct options *o, struct call *c, void **state)
 	struct bridge *b = calloc(1, sizeof *b);
 	if (!b)
 		return -ENOMEM;
+	b->options = o;
+	pthread_mutex_init(&b->lock, NULL);
 	b->names.dir = b->run.lock = -1;
 	int err = set_address(b, c, o->server);
 	if (!err)
@@ -432,9 +427,9 @@ static int bridge_destroy(void *state, struct call *c, const char *name)
 	if (!err)
 		err = names_lock(&b->names, c, name, dir, &lock);
 	if (!err)
-		err = ask(b, c, "DELETE", name, "", NULL, NULL, 0, REQUEST_MS, &reply);
+		err = bridge_ask(b, c, "DELETE", name, "", NULL, NULL, 0, REQUEST_MS, &reply);
 	if (!err && reply.status != 204 && reply.status != 200)
-		err = refused(b, c, name, reply.status, &reply.body);
+		err = bridge_refused(b, c, name, reply.status, &reply.body);
 	buf_release(&reply.body);
 	return err ? err : names_remove(&b->names, c, name, dir);
 }
@@ -494,8 +489,7 @@ static int bridge_start(void *state, struct call *c, const char *name, void (*di
 
 static void bridge_stop(void *state, const char *name, struct driver_instance *inst)
 {
-	(void)state;
-	(void)name;
+	bridge_forget_buckets(state, name);
 	if (inst->data)
 		link_free(inst->data);
 	free(inst->target.base);
@@ -517,4 +511,9 @@ const struct driver_ops bridge_driver = {
 	.start = bridge_start,
 	.stop = bridge_stop,
 	.in_use = bridge_in_use,
+	.expose = bridge_expose,
+	.unexpose = bridge_unexpose,
+	.bucket_mount = bridge_bucket_mount,
+	.bucket_unmount = bridge_bucket_unmount,
+	.bucket_each = bridge_bucket_each,
 };

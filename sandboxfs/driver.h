@@ -53,6 +53,13 @@ struct driver_ops {
 	int (*in_use)(void *state, const char *name, char *detail, size_t size);
 	/* Where all sandboxes share the space of one disk: what it has for them. NULL, or 0 or a negative errno. */
 	int (*space)(void *state, struct statvfs *out);
+	/*
+	 * A URL for a port of a sandbox that runs, which others can open: 0 and *url new. title, token: NULL, or what it is to be called and
+	 * the secret in its name. -ENOTSUP without a fault: not here, ports are relayed to this host. NULL: the same.
+	 */
+	int (*expose)(void *state, struct call *c, const char *name, uint16_t port, const char *title,
+		const char *token, char **url);
+	int (*unexpose)(void *state, struct call *c, const char *name, uint16_t port);
 	/* Buckets in a sandbox that runs; they end with it. As bucket.h says of sandbox_bucket_*. NULL: this kind of server mounts none. */
 	int (*bucket_mount)(void *state, struct call *c, const char *name, const struct bucket *b);
 	int (*bucket_unmount)(void *state, struct call *c, const char *name, const char *bucket);

@@ -30,6 +30,9 @@ static const struct option_row {
 #define AT(field) offsetof(struct options, field)
 	{"sandbox", O_STRING, AT(sandbox), NULL, "NAME", "mount this sandbox alone", false},
 	{"create", O_BOOL, AT(create), NULL, NULL, "with sandbox=: make it if there is none", false},
+	{"preview-host", O_STRING, AT(preview_host), NULL, "HOST",
+		"where URLs of ports/ of a bridge are: a domain of contrib/worker's, or trycloudflare.com",
+		false},
 	{"subdir", O_STRING, AT(subdir), NULL, "workspace",
 		"with sandbox=: mount its workspace alone (its control tree is at .ctl)", false},
 	{"timeout", O_MS, AT(timeout_ms), "60s", "DUR", "how long a server may be silent", false},
@@ -436,6 +439,7 @@ void options_release(struct options *o)
 	free(o->sandbox);
 	free(o->subdir);
 	free(o->token_file);
+	free(o->preview_host);
 	free(o->pass);
 	memset(o, 0, sizeof *o);
 }

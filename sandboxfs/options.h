@@ -30,6 +30,7 @@ struct options {
 	char *subdir;  /* subdir=workspace or NULL */
 	bool create;   /* make that sandbox if there is none */
 	char *token_file;
+	char *preview_host; /* of URLs of ports/; NULL: they are relayed to this host */
 	/* local: */
 	enum net_mode net;
 	uint64_t min_free;        /* min-free=, bytes */

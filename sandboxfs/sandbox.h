@@ -172,4 +172,12 @@ bool sandbox_gone(struct sandbox *sb);
 void *sandbox_attach(struct sandbox *sb, const void *key, void *(*make)(struct sandbox *sb),
 	void (*stop)(void *data), void (*release)(void *data));
 
+/*
+ * A URL for a port that others can open, where the server makes such and the mount asks for them: 0 and *url new; -ENOTSUP without a
+ * fault where not. title, token: may be NULL.
+ */
+int sandbox_expose(struct sandbox *sb, struct call *c, uint16_t port, const char *title,
+	const char *token, char **url);
+int sandbox_unexpose(struct sandbox *sb, struct call *c, uint16_t port);
+
 #endif

@@ -1,0 +1,253 @@
+/*
+ * What a bridge does for a sandbox besides carrying it: URLs for its ports that others can open, and buckets. Part of the bridge
+ * driver (bridge_impl.h). Sources: the SDK's bridge (tunnel, mount, unmount), contrib/worker (expose).
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bridge_impl.h"
+#include "cleanup.h"
+
+/* Where Cloudflare's quick tunnels have their names: any bridge makes such, no domain is needed. */
+static const char tunnels[] = "trycloudflare.com";
+
+static void add(struct json_object *o, const char *name, const char *value)
+{
+	if (value)
+		json_object_object_add(o, name, json_object_new_string(value));
+}
+
+/* Sends a JSON object (which it puts; NULL: none) and takes a JSON answer: *reply new, may be NULL. */
+static int ask_json(const struct bridge *b, struct call *c, const char *method, const char *name,
+	const char *route, struct json_object *body, const char *what, struct json_object **reply)
+{
+	struct http_reply got = {.body = BUF_INIT};
+	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
+	int err = body && !text
+				  ? -ENOMEM
+				  : bridge_ask(b, c, method, name, route, text ? "application/json" : NULL, text,
+						text ? strlen(text) : 0, REQUEST_MS, &got);
+	json_object_put(body);
+	if (!err && got.status != 200 && got.status != 204)
+		err = bridge_refused(b, c, what, got.status, &got.body);
+	/* The sandbox runs: what is refused now is refused. */
+	if (err == -EAGAIN) {
+		c->fault.err = EIO;
+		err = -EIO;
+	}
+	buf_char(&got.body, 0);
+	if (!err && buf_error(&got.body))
+		err = -ENOMEM;
+	if (!err && reply)
+		*reply = json_tokener_parse(got.body.data);
+	buf_release(&got.body);
+	return err;
+}
+
+/* --- ports --- */
+
+static int port_route(const struct bridge *b, uint16_t port, struct buf *route)
+{
+	bool tunnel = strcmp(b->options->preview_host, tunnels) == 0;
+	buf_printf(route, "/%s/%u", tunnel ? "tunnel" : "expose", port);
+	return buf_error(route);
+}
+
+/* It is shown in terminals and given to other programs. */
+static int take_url(struct call *c, uint16_t port, const char *text, char **url)
+{
+	size_t n = 0;
+	while (text[n] > ' ' && text[n] <= '~')
+		n++;
+	if (text[n] || strncmp(text, "http", 4) != 0)
+		return call_fault(c, EPROTO, NULL, "ports/%u: what the bridge answers is no URL", port);
+	*url = strdup(text);
+	return *url ? 0 : -ENOMEM;
+}
+
+int bridge_expose(void *state, struct call *c, const char *name, uint16_t port, const char *title,
+	const char *token, char **url)
+{
+	const struct bridge *b = state;
+	struct json_object *reply = NULL, *value;
+	AUTO_BUF route = BUF_INIT;
+	if (!b->options->preview_host)
+		return -ENOTSUP;
+	int err = port_route(b, port, &route);
+	if (err)
+		return err;
+	struct json_object *body = json_object_new_object();
+	if (strcmp(b->options->preview_host, tunnels) != 0) {
+		add(body, "hostname", b->options->preview_host);
+		add(body, "name", title);
+		add(body, "token", token);
+	}
+	err = ask_json(b, c, "POST", name, route.data, body, "ports", &reply);
+	if (err == -ENOTSUP) {
+		fault_clear(&c->fault);
+		err = call_fault(c, ENOTSUP, NULL,
+			"ports/%u: this bridge makes no preview URLs; deploy contrib/worker, or mount with -o "
+			"preview-host=%s",
+			port, tunnels);
+	}
+	if (!err && json_object_object_get_ex(reply, "url", &value) &&
+		json_object_is_type(value, json_type_string)) {
+		err = take_url(c, port, json_object_get_string(value), url);
+	} else if (!err) {
+		err = call_fault(c, EPROTO, NULL, "ports/%u: the bridge's answer has no URL", port);
+	}
+	json_object_put(reply);
+	return err;
+}
+
+int bridge_unexpose(void *state, struct call *c, const char *name, uint16_t port)
+{
+	const struct bridge *b = state;
+	AUTO_BUF route = BUF_INIT;
+	if (!b->options->preview_host)
+		return -ENOTSUP;
+	int err = port_route(b, port, &route);
+	return err ? err : ask_json(b, c, "DELETE", name, route.data, NULL, "ports", NULL);
+}
+
+/* --- buckets --- */
+
+struct bridge_bucket {
+	struct bridge_bucket *next;
+	char *sandbox;
+	struct bucket bucket; /* without its key */
+};
+
+static void bucket_free(struct bridge_bucket *k)
+{
+	bucket_release(&k->bucket);
+	free(k->sandbox);
+	free(k);
+}
+
+/* Lock held: where it is, or where it belongs. */
+static struct bridge_bucket **bucket_place(struct bridge *b, const char *sandbox, const char *name)
+{
+	struct bridge_bucket **at = &b->buckets;
+	while (*at && (strcmp((*at)->sandbox, sandbox) != 0 || strcmp((*at)->bucket.name, name) < 0))
+		at = &(*at)->next;
+	return at;
+}
+
+static bool bucket_here(const struct bridge_bucket *k, const char *sandbox, const char *name)
+{
+	return k && strcmp(k->sandbox, sandbox) == 0 && strcmp(k->bucket.name, name) == 0;
+}
+
+static struct json_object *bucket_body(const struct bucket *k)
+{
+	struct json_object *body = json_object_new_object(), *options = json_object_new_object();
+	struct json_object *more = json_object_new_array();
+	add(body, "bucket", k->bucket);
+	add(body, "mountPath", k->dir);
+	add(options, "endpoint", k->endpoint);
+	add(options, "prefix", k->prefix);
+	if (k->read_only)
+		json_object_object_add(options, "readOnly", json_object_new_boolean(true));
+	if (k->key_id && k->secret) {
+		struct json_object *key = json_object_new_object();
+		add(key, "accessKeyId", k->key_id);
+		add(key, "secretAccessKey", k->secret);
+		json_object_object_add(options, "credentials", key);
+	}
+	if (k->path_style)
+		json_object_array_add(more, json_object_new_string("use_path_request_style"));
+	for (char **o = k->options; o && *o; o++)
+		json_object_array_add(more, json_object_new_string(*o));
+	if (json_object_array_length(more))
+		json_object_object_add(options, "s3fsOptions", more);
+	else
+		json_object_put(more);
+	json_object_object_add(body, "options", options);
+	return body;
+}
+
+int bridge_bucket_mount(void *state, struct call *c, const char *name, const struct bucket *k)
+{
+	struct bridge *b = state;
+	if (k->token)
+		return call_fault(c, ENOTSUP, NULL,
+			"the bridge takes no key for a while (sessionToken); give one that lasts");
+	pthread_mutex_lock(&b->lock);
+	bool there = bucket_here(*bucket_place(b, name, k->name), name, k->name);
+	bool meets = false;
+	for (struct bridge_bucket *o = b->buckets; o && !meets; o = o->next)
+		meets = strcmp(o->sandbox, name) == 0 && bucket_dirs_meet(o->bucket.dir, k->dir);
+	pthread_mutex_unlock(&b->lock);
+	if (there)
+		return -EEXIST;
+	if (meets)
+		return call_fault(c, EBUSY, NULL, "another bucket is at, above or below %s", k->dir);
+	struct bridge_bucket *fresh = calloc(1, sizeof *fresh);
+	int err = !fresh || !(fresh->sandbox = strdup(name)) ? -ENOMEM : bucket_copy(&fresh->bucket, k);
+	if (!err)
+		err = ask_json(b, c, "POST", name, "/mount", bucket_body(k), "mounts", NULL);
+	if (err) {
+		if (fresh)
+			bucket_free(fresh);
+		return err;
+	}
+	AUTO_UNLOCK(&b->lock);
+	struct bridge_bucket **at = bucket_place(b, name, k->name);
+	fresh->next = *at;
+	*at = fresh;
+	return 0;
+}
+
+int bridge_bucket_unmount(void *state, struct call *c, const char *name, const char *bucket)
+{
+	struct bridge *b = state;
+	struct json_object *body = json_object_new_object();
+	pthread_mutex_lock(&b->lock);
+	struct bridge_bucket *k = *bucket_place(b, name, bucket);
+	bool there = bucket_here(k, name, bucket);
+	if (there)
+		add(body, "mountPath", k->bucket.dir);
+	pthread_mutex_unlock(&b->lock);
+	if (!there) {
+		json_object_put(body);
+		return -ENOENT;
+	}
+	int err = ask_json(b, c, "POST", name, "/unmount", body, "mounts", NULL);
+	if (err)
+		return err;
+	AUTO_UNLOCK(&b->lock);
+	struct bridge_bucket **at = bucket_place(b, name, bucket);
+	k = *at;
+	if (bucket_here(k, name, bucket)) {
+		*at = k->next;
+		bucket_free(k);
+	}
+	return 0;
+}
+
+void bridge_bucket_each(void *state, const char *name,
+	bool (*cb)(const struct bucket *b, const char *dead, void *arg), void *arg)
+{
+	struct bridge *b = state;
+	AUTO_UNLOCK(&b->lock);
+	for (struct bridge_bucket *k = b->buckets; k; k = k->next)
+		if (strcmp(k->sandbox, name) == 0 && !cb(&k->bucket, NULL, arg))
+			return;
+}
+
+void bridge_forget_buckets(struct bridge *b, const char *name)
+{
+	AUTO_UNLOCK(&b->lock);
+	for (struct bridge_bucket **at = &b->buckets; *at;) {
+		struct bridge_bucket *k = *at;
+		if (name && strcmp(k->sandbox, name) != 0) {
+			at = &k->next;
+			continue;
+		}
+		*at = k->next;
+		bucket_free(k);
+	}
+}

@@ -149,11 +149,12 @@ static const struct program *program_for(struct call *c, const char *machine)
 static int install_script(struct buf *out, const struct program *p, const char *packed)
 {
 	buf_printf(out,
-		"umask 077; d=" PLACE "/%.*s; t=$d.$$; mkdir -p " PLACE " $d || exit 1; "
+		"umask 077; d=" PLACE "/%.*s; t=$d.$$; test -e '%s' || exit 5; mkdir -p " PLACE
+		" $d || exit 1; "
 		"gzip -dc <'%s' >\"$t\"; r=$?; rm -f '%s'; test $r = 0 || { rm -f \"$t\"; exit 2; }; "
 		"test \"$(sha256sum <\"$t\" | cut -c1-64)\" = %s || { rm -f \"$t\"; exit 3; }; "
 		"chmod 700 \"$t\" && mv -f \"$t\" $d/sandboxd && ln -sf sandboxd $d/attach || exit 4",
-		HASH_SHOWN, p->hash, packed, packed, p->hash);
+		HASH_SHOWN, p->hash, packed, packed, packed, p->hash);
 	return buf_error(out);
 }
 
@@ -173,6 +174,10 @@ static int install(const struct carrier *k, struct call *c, const struct program
 		err = k->run(k->arg, c, script.data, &said, &status);
 	if (err || !status)
 		return err;
+	/* Two first requests at once may each start a container; one of them is gone to from then on. */
+	if (status == 5)
+		return call_fault(
+			c, EAGAIN, NULL, "the sandbox was replaced while sandboxd was brought in");
 	if (status < 0 || (size_t)status >= sizeof why / sizeof *why)
 		status = 4;
 	return call_fault(

@@ -1,7 +1,8 @@
 # sandboxfs: build, check, install. Read from top to bottom.
 #
 #   make            build/sandboxfs and build/sandboxd
-#   make helper     sandboxd as one file for any image, x86_64 or aarch64 or both: what is there to link it (part of all)
+#   make helper     sandboxd as one file that runs in any image, for this machine (part of all), and after
+#                   make sysroot  for the other one, x86_64 or aarch64, too
 #   make run        install what is missing, build, mount a sandbox on ./mnt;  make stop  unmounts
 #   make check      install what tests need, build, run every test
 #   make bench      measure against the bare disk and sshfs
@@ -67,15 +68,19 @@ $(BUILD)/sandboxd: $(D_SRC:%.c=$O/%.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(call pkg_libs,$(D_PKGS)) $(LDLIBS)
 
 # The helper is sandboxd linked statically: sandboxfs carries it into sandboxes whose own server is another. For this machine it is
-# made of the objects above, where they are not sanitized; for the other machine only if its compiler is here. What is there to
-# link it is asked when its recipe runs, as above.
+# made of the objects above, where they are not sanitized, and what is there to link it is asked when its recipe runs, as above.
+# For the other machine it is made if its compiler is here and `make sysroot` was.
 MACHINES := x86_64 aarch64
 MACHINE := $(shell uname -m)
+SYSROOT ?= build/sysroot
 H_SRC := $(wildcard contrib/sandboxd/*.c contrib/common/*.c) contrib/helper/no_tls.c
-helper_cc = $(if $(filter $(MACHINE),$(1)),$(CC),$(1)-linux-gnu-gcc)
+helper_cc = $(if $(filter $(MACHINE),$(1)),$(CC),$(1)-linux-gnu-gcc -B$(SYSROOT)/$(1)/lib -idirafter $(SYSROOT)/$(1)/include)
 helper_obj = $(BUILD)/obj$(if $(SAN)$(filter-out $(MACHINE),$(1)),/helper-$(1))
-HELPERS := $(foreach m,$(MACHINES),$(if $(filter $(MACHINE),$(m))$(shell command -v $(m)-linux-gnu-gcc),$(m)))
+helper_able = $(if $(wildcard $(SYSROOT)/$(1)),$(shell contrib/helper/link -n '$(call helper_cc,$(1))' >/dev/null && echo yes))
+HELPERS := $(foreach m,$(MACHINES),$(if $(filter $(MACHINE),$(m)),$(m),$(if $(call helper_able,$(m)),$(m))))
 helper: $(HELPERS:%=$(BUILD)/helper/sandboxd-%.gz)
+sysroot:
+	for machine in $(filter-out $(MACHINE),$(MACHINES)); do contrib/helper/sysroot $$machine $(SYSROOT) || exit 1; done
 
 define helper_rules
 $(BUILD)/helper/sandboxd-$(1).gz: $(H_SRC:%.c=$(call helper_obj,$(1))/%.o) contrib/helper/link
@@ -157,7 +162,7 @@ lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) contrib/helper/no_tls.c $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
 lint-shell:
-	shellcheck -s sh contrib/demo contrib/deps contrib/helper/link contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps
+	shellcheck -s sh contrib/demo contrib/deps contrib/helper/link contrib/helper/sysroot contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps
 	shellcheck -s bash contrib/completions/sbx.bash
 lint-man:
 	mandoc -T lint $(PAGES:%=contrib/man/%)
@@ -188,7 +193,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all helper unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
+.PHONY: all helper sysroot unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

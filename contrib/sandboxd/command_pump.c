@@ -92,8 +92,6 @@ static void pump_end(struct pump *p)
 		c->end_size[view] = spool_size(c->spool, (enum spool_view)view);
 	if (c->in_shell && session_is_deleted(c->session))
 		c->session_lost = true;
-	else if (c->cancelled || c->timed_out)
-		c->session_lost = false;
 	clock_gettime(CLOCK_REALTIME, &c->end_time);
 	tell_all(c);
 }

@@ -48,6 +48,10 @@ bool session_hears(
 	struct session *s); /* reads what the shell has said; false: it has closed its end */
 /* Where the shell is, into s->cwd. With the lock held. */
 void session_note_place(struct session *s);
+/*
+ * Sends SIGINT to the group of a shell that is not reaped meanwhile: to all at once, as a terminal does it. False: not now; it was not sent.
+ */
+bool session_interrupt_shell(pid_t pid);
 /* Kills the shell and all below it. With the lock held. */
 void session_end_shell(struct session *s);
 

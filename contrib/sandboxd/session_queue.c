@@ -388,13 +388,13 @@ bool session_signal(struct session *s, struct command *c, struct proc_set *set, 
 	if (runs && shell && sig == SIGKILL) {
 		kill(s->shell.pid, SIGKILL);
 		told = s->shell.pid;
-	} else if (runs && shell && s->told.begun == s->number && now >= s->interrupt_at) {
+	} else if (runs && shell && s->told.begun == s->number && now >= s->interrupt_at &&
+			   session_interrupt_shell(s->shell.pid)) {
 		/*
-		 * To the group at once, as a terminal does it: the shell drops its work only if its child has died of INT too. Jobs in the background
-		 * are deaf to it in a shell without job control. Not again before the shell had the time to become deaf.
+		 * The shell drops its work only if its child has died of INT too. Jobs in the background are deaf to it in a shell without
+		 * job control. Not again before the shell had the time to become deaf.
 		 */
-		s->interrupt_at = now + INTERRUPT_PAUSE_MS;
-		kill(-s->shell.pid, SIGINT);
+		s->interrupt_at = text_monotonic_ms() + INTERRUPT_PAUSE_MS;
 		told = s->shell.pid;
 	}
 	if (set)

@@ -118,7 +118,8 @@ void shell_command_lines(
 	const char *w = quoted.data ? quoted.data : "";
 	if (own_cwd)
 		buf_str(out, "__sandboxd_pwd=$PWD; ");
-	buf_printf(out, "command printf '\\0B %llu\\0'; trap - INT; ", (unsigned long long)number);
+	/* In bash `trap - INT` makes INT deadly for a moment: that has gone by when the beginning is told. */
+	buf_printf(out, "trap - INT; command printf '\\0B %llu\\0'; ", (unsigned long long)number);
 	/* Aliases and options of the session are not the checker's: only extglob makes errors of what is none. */
 	if (checker)
 		buf_printf(out, "if %s -O extglob -n %s/raw </dev/null >/dev/null 2>&1; then ",

@@ -8,13 +8,14 @@
  * file. Its streams are named pipes in the same directory, so that they are the command's own; the shell's are saved close-on-exec
  * by its redirections:
  *
- *   printf '\0B NUMBER\0'; trap - INT; . WORK/text <WORK/in >WORK/out 2>WORK/err; printf '\0R NUMBER STATUS\0' $?; trap '' INT
+ *   trap - INT; printf '\0B NUMBER\0'; . WORK/text <WORK/in >WORK/out 2>WORK/err; printf '\0R NUMBER STATUS\0' $?; trap '' INT
  *   printf '\0R NUMBER STATUS\0' $?; trap '' INT
  *   cat /proc/self/environ && printf 'OK\0'
  *
  * The first R counts: the second line is for an interrupt, which makes the shell drop the line that it runs. An interrupt while it
  * *reads* a line would drop the part that it has read and run the other, so it is deaf to them but for what is between B and R, and gets
- * none before B was heard. (A trap for INT that a command sets therefore lasts as long as the command.) OK ends the exported variables.
+ * none before B was heard: while bash does `trap - INT` it would die of one. (A trap for INT that
+ * a command sets therefore lasts as long as the command.) OK ends the exported variables.
  */
 #ifndef SANDBOXD_SESSION_SHELL_H
 #define SANDBOXD_SESSION_SHELL_H

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Interrupts the commands of two sessions of sandboxd, on the socket given, at any moment: none may lose state or stay. Ends with 0 if all is well."""
+"""Interrupts the commands of two sessions of sandboxd, on the socket given, at any moment: none may lose state or stay. Ends with 0 if all is well.
+A library that is named too is loaded into their shells."""
 import http.client
 import json
 import os
@@ -41,6 +42,8 @@ def interrupt(session, over):
 
 def work(session):
     connection = Connection("x")
+    env = {"LD_PRELOAD": sys.argv[2]} if len(sys.argv) > 2 else {}
+    connection.post("/api/session/create", id=session, env=env)
     connection.post("/api/execute", command="v=kept; export E=1", sessionId=session)
     over = threading.Event()
     other = threading.Thread(target=interrupt, args=(session, over))
@@ -49,7 +52,7 @@ def work(session):
     while time.monotonic() < end:
         text = random.choice(COMMANDS)
         answer = connection.post("/api/execute", command=text, sessionId=session)
-        if answer.get("stdout") not in ("", "kept1\n") or answer["exitCode"] not in (0, 130, 143):
+        if answer.get("stdout") not in ("", "kept1\n") or answer.get("exitCode") not in (0, 130, 143):
             problems.append((text, answer))
     over.set()
     other.join()

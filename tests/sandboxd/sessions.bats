@@ -341,12 +341,16 @@ b"' >/dev/null
 	python3 -c "import sys; assert float('$EPOCHREALTIME') - float('$began') < 2.5 * ${SLOW}"
 }
 
-@test "where there is no bash, sh keeps the session" {
+without_bash() {
 	command -v unshare >/dev/null && unshare -rm true || skip "no mount namespaces"
 	stop
 	: >"$T/none"
 	WRAP=(unshare -rm sh -c 'mount --bind "$0" "$(realpath /bin/bash)" && exec "$@"' "$T/none")
 	serve
+}
+
+@test "where there is no bash, sh keeps the session" {
+	without_bash
 	[ "$(says a 'mkdir d; cd d; export E=1; V=2; f() { echo f$1; }; umask 077; printf "\303\n" | wc -c')" = "0 '2\\n' ''" ]
 	[ "$(says a 'pwd; echo $E $V; f 3; umask; echo $0')" = "0 '$W/d\\n1 2\\nf3\\n0077\\n/bin/sh\\n' ''" ]
 	for text in 'echo "abc' 'if true' '}'; do
@@ -367,10 +371,36 @@ b"' >/dev/null
 	wait_until 5 childless
 }
 
-@test "interrupts at any moment lose no state" {
-	timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/interrupts.py" "$T/s"
+interrupted() { # [LIBRARY]
+	timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/interrupts.py" "$T/s" "$@"
 	post session/delete '{"sessionId":"a"}' >/dev/null
 	post session/delete '{"sessionId":"b"}' >/dev/null
 	wait_until 5 childless
 	[ -z "$(ls "$T/spool")" ]
+}
+
+@test "interrupts at any moment lose no state" {
+	interrupted
+}
+
+@test "interrupts in a shell's rare moments lose no state" {
+	command -v cc >/dev/null || skip "no cc"
+	cc -D_GNU_SOURCE -shared -fPIC -o "$T/slow.so" "$BATS_TEST_DIRNAME/slow_shell.c" -ldl
+	interrupted "$T/slow.so"
+}
+
+@test "interrupts at any moment lose no state where there is no bash" {
+	without_bash
+	interrupted
+}
+
+@test "an interrupted command whose shell was lost says so" {
+	says a 'v=1' >/dev/null
+	in_session a "trap '' INT; echo up; while :; do :; done" >"$T/answer" &
+	client=$!
+	wait_until 5 commands_in a 1
+	post sandboxfs/session/signal '{"sessionId":"a","action":"interrupt"}' | field '["success"]'
+	wait $client
+	[ "$(field '["code"]' <"$T/answer")" = SESSION_TERMINATED ]
+	[ "$(says a 'echo ${v-none}')" = "0 'none\\n' ''" ]
 }

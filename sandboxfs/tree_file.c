@@ -166,7 +166,7 @@ static int write_locked(
 	int err = 0;
 
 	if (!continues(n, f, size, off) || scarce)
-		err = tree_push(n, c, false, &a, &sent);
+		err = tree_push(n, c, 0, &a, &sent);
 	if (err)
 		return err;
 	if (size < BUFFER_SIZE / 2 && !scarce)
@@ -176,9 +176,9 @@ static int write_locked(
 	f->wrote = true;
 	pthread_mutex_unlock(&n->lock);
 	/* What is behind the buffer has been pushed or fills it: large writes go as they are. */
-	err = n->buffer_used ? tree_push(n, c, false, &a, &sent) : 0;
+	err = n->buffer_used ? tree_push(n, c, 0, &a, &sent) : 0;
 	if (!err)
-		err = tree_send(f, c, p, size, off, false, &a);
+		err = tree_send(f, c, p, size, off, 0, &a);
 	if (!err && a.nlink == 0 && !f->staged && !tree_gone_by_us(n))
 		err = tree_salvage(n, f, c);
 	if (!err) {
@@ -268,9 +268,10 @@ int tree_fsync(struct node *node, struct op *op, void *file, int datasync)
 	struct handle_job job = {.code = FILEOP_FSYNC, .add = add_fsync, .arg = &data_alone};
 	AUTO_BATCH b = {.count = 0};
 	struct reader body;
-	int err = tree_settle(wnode_of(node), op_call(op), NULL, NULL);
+	bool sent;
+	int err = tree_settle_synced(wnode_of(node), op_call(op), &sent);
 
-	return err ? err : tree_on_handle(file, op_call(op), &job, &b, &body);
+	return err || sent ? err : tree_on_handle(file, op_call(op), &job, &b, &body);
 }
 
 /* --- the rarer ones --- */

@@ -24,6 +24,7 @@ enum {
 	CACHE_MS = 1000,       /* names and attributes are the kernel's for so long */
 	BUFFER_SIZE = 1 << 20, /* of unsent bytes, per node */
 	PREFETCH = 128 << 10,  /* bytes that come with an open */
+	SMALL = 32 << 10,      /* a file of so many comes with each */
 	SPACE_MARGIN =
 		64 << 20 /* with less free space each write is sent at once, so that ENOSPC is write(2)'s */
 };
@@ -65,6 +66,7 @@ struct wnode {
 	pthread_mutex_t lock;
 	struct waitq io_queue;
 	bool busy;               /* somebody sends for this node */
+	int sync_err;            /* of the fsyncs that were sent with bytes; for who has busy */
 	struct wfile *files;     /* open ones */
 	unsigned mappable;       /* of these open for reading and writing: they may be mapped */
 	unsigned long changes;   /* writes, truncations: what was read before is old */
@@ -274,11 +276,15 @@ int tree_on_handle(struct wfile *f, struct call *c, const struct handle_job *job
 /* --- tree_send.c: all but tree_settle* are for who holds busy, or say so --- */
 int tree_io_begin(struct wnode *n, struct call *c); /* takes busy: 0 or -EINTR */
 void tree_io_end(struct wnode *n);
-/* Writes p at off, or nothing; with commit the stage gets its name. */
+enum {
+	SEND_COMMIT = 1, /* the stage gets its name */
+	SEND_SYNC = 2    /* as fsync(2), in the same request */
+};
+/* Writes p at off, or nothing. how: SEND_*. */
 int tree_send(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
-	bool commit, struct fileop_attr *a);
-/* The buffer, and with commit the stage. sent: was there anything. */
-int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent);
+	unsigned how, struct fileop_attr *a);
+/* The buffer, and with SEND_COMMIT the stages. sent: was there anything. */
+int tree_push(struct wnode *n, struct call *c, unsigned how, struct fileop_attr *a, bool *sent);
 int tree_send_buffer(struct wnode *n, struct call *c); /* takes busy itself */
 void tree_clear_buffer(struct wnode *n);
 bool tree_gone_by_us(struct wnode *n); /* without busy */
@@ -303,6 +309,8 @@ int tree_copy_range(struct node *in, struct op *op, void *fin, off_t off, struct
  * is; both may be NULL) or an errno; what could not be sent is kept, stays visible here and is tried again.
  */
 int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *sent);
+/* The same, and what is sent is on the sandbox's disk then. */
+int tree_settle_synced(struct wnode *n, struct call *c, bool *sent);
 /* The same for the children of dir that have no name in the sandbox yet or are staged; only for name if not NULL. */
 int tree_settle_children(struct wnode *dir, const char *name, struct call *c);
 /* Gives up what is unsent. */

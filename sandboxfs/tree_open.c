@@ -44,8 +44,9 @@ static bool has_open_files(struct wnode *n)
 }
 
 /*
- * The bytes at the beginning are worth sending along when the kernel has none of this file. They are as old as the question: what is
- * written or runs out while the answer is on its way makes them old.
+ * The bytes at the beginning are worth sending along when the kernel has none of this file; and of a small one always, for what it has may
+ * be old or in part, and to find that out would take a round trip more. They are as old as the question: what is written or runs out while
+ * the answer is on its way makes them old.
  */
 static bool wants_ahead(struct wnode *n, struct wfile *f)
 {
@@ -53,7 +54,9 @@ static bool wants_ahead(struct wnode *n, struct wfile *f)
 
 	f->ahead_changes = n->changes;
 	f->ahead_until_ms = call_now_ms() + CACHE_MS;
-	return (f->flags & O_ACCMODE) != O_WRONLY && !(f->flags & O_TRUNC) && !n->data_cached;
+	if ((f->flags & O_ACCMODE) == O_WRONLY || (f->flags & O_TRUNC))
+		return false;
+	return !n->data_cached || n->attr.size <= SMALL;
 }
 
 /* One attempt to open by the name number `which`. */
@@ -121,7 +124,7 @@ static int open_to_write(struct wnode *n, struct op *op, struct wfile *f, struct
 
 	if (err)
 		return err;
-	err = tree_push(n, op_call(op), true, &a, &sent);
+	err = tree_push(n, op_call(op), SEND_COMMIT, &a, &sent);
 	if (!err)
 		err = open_by_names(n, op, trunc && !has_open_files(n), f, o);
 	if (!err && trunc) {
@@ -190,7 +193,7 @@ static int add_created(
 	note_opened(n, f, a, NULL, o);
 	tree_add_file(n, f);
 	if (f->staged && !alone)
-		err = tree_push(n, op_call(op), true, a, &sent);
+		err = tree_push(n, op_call(op), SEND_COMMIT, a, &sent);
 	tree_io_end(n);
 	if (err) {
 		tree_remove_file(n, f);

@@ -81,9 +81,17 @@ static void note_own_change(
 	n->has_attr = true;
 }
 
-/* One attempt to send p (or nothing) for f, and to commit its stage. */
+static void add_fsync(struct batch *b, uint64_t handle)
+{
+	struct buf *q = batch_add(b, FILEOP_FSYNC, 0);
+
+	buf_u64(q, handle);
+	buf_u8(q, 0);
+}
+
+/* One attempt to send p (or nothing) for f, and what `how` says. */
 static int send_once(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
-	bool commit, struct fileop_attr *a)
+	unsigned how, struct fileop_attr *a)
 {
 	struct wnode *n = f->node;
 	struct fileop_attr before = {.size = 0};
@@ -95,8 +103,10 @@ static int send_once(struct wfile *f, struct call *c, const void *p, size_t size
 	add_handle(&b, FILEOP_GETATTR, FILEOP_MUST, f->handle);
 	if (size)
 		add_write(&b, f->handle, off, p, size);
-	if (commit)
+	if (how & SEND_COMMIT)
 		add_handle(&b, FILEOP_COMMIT, FILEOP_MUST, f->handle);
+	if (how & SEND_SYNC)
+		add_fsync(&b, f->handle);
 	add_handle(&b, FILEOP_GETATTR, 0, f->handle);
 	err = batch_send(&b);
 	if (err)
@@ -106,10 +116,15 @@ static int send_once(struct wfile *f, struct call *c, const void *p, size_t size
 		err = fileop_get_attr(&body, &before);
 	if (!err && size)
 		err = batch_next(&b, &body);
-	if (!err && commit)
+	if (!err && (how & SEND_COMMIT))
 		err = batch_next(&b, &body);
 	if (err)
 		return err;
+	if (how & SEND_SYNC) {
+		got = batch_next(&b, &body);
+		if (got) /* what was sent has been, and must not be sent again */
+			n->sync_err = got;
+	}
 	got = batch_next(&b, &body);
 	if (!got)
 		got = fileop_get_attr(&body, a);
@@ -120,14 +135,14 @@ static int send_once(struct wfile *f, struct call *c, const void *p, size_t size
 }
 
 int tree_send(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
-	bool commit, struct fileop_attr *a)
+	unsigned how, struct fileop_attr *a)
 {
-	int err = send_once(f, c, p, size, off, commit, a);
+	int err = send_once(f, c, p, size, off, how, a);
 
 	if (err == -EBADF) {
 		err = tree_reopen(f, c);
 		if (!err)
-			err = send_once(f, c, p, size, off, commit && f->staged, a);
+			err = send_once(f, c, p, size, off, f->staged ? how : how & ~SEND_COMMIT, a);
 	}
 	return err;
 }
@@ -185,17 +200,17 @@ static struct wfile *next_to_push(struct wnode *n, bool commit)
 }
 
 static int push_file(
-	struct wnode *n, struct wfile *f, struct call *c, bool commit, struct fileop_attr *a)
+	struct wnode *n, struct wfile *f, struct call *c, unsigned how, struct fileop_attr *a)
 {
 	size_t size = n->buffer_file == f ? n->buffer_used : 0;
-	bool bytes;
+	bool bytes, commit;
 	int err;
 
 	pthread_mutex_lock(&n->lock);
-	commit = commit && f->staged;
+	commit = (how & SEND_COMMIT) && f->staged;
 	bytes = size || (commit && f->pushed);
 	pthread_mutex_unlock(&n->lock);
-	err = tree_send(f, c, n->buffer, size, n->buffer_off, commit, a);
+	err = tree_send(f, c, n->buffer, size, n->buffer_off, commit ? how : how & ~SEND_COMMIT, a);
 	if (!err && bytes && a->nlink == 0 && !tree_gone_by_us(n))
 		err = tree_salvage(n, f, c);
 	pthread_mutex_lock(&n->lock);
@@ -213,14 +228,14 @@ static int push_file(
 	return err;
 }
 
-int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *a, bool *sent)
+int tree_push(struct wnode *n, struct call *c, unsigned how, struct fileop_attr *a, bool *sent)
 {
 	struct wfile *f;
 
 	/* f stays while busy is ours: with unsent bytes it is not taken away, others may be at any time. */
 	*sent = false;
-	while ((f = next_to_push(n, commit))) {
-		int err = push_file(n, f, c, commit, a);
+	while ((f = next_to_push(n, (how & SEND_COMMIT) != 0))) {
+		int err = push_file(n, f, c, how, a);
 		if (err)
 			return err;
 		*sent = true;
@@ -230,19 +245,32 @@ int tree_push(struct wnode *n, struct call *c, bool commit, struct fileop_attr *
 	return 0;
 }
 
-int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *sent)
+static int settle(struct wnode *n, struct call *c, unsigned how, struct fileop_attr *a, bool *sent)
 {
 	struct fileop_attr mine;
 	bool any = false;
 	int err = tree_io_begin(n, c);
 
 	if (!err) {
-		err = tree_push(n, c, true, a ? a : &mine, &any);
+		n->sync_err = 0;
+		err = tree_push(n, c, how, a ? a : &mine, &any);
+		if (!err)
+			err = n->sync_err;
 		tree_io_end(n);
 	}
 	if (sent)
 		*sent = any && !err;
 	return err;
+}
+
+int tree_settle(struct wnode *n, struct call *c, struct fileop_attr *a, bool *sent)
+{
+	return settle(n, c, SEND_COMMIT, a, sent);
+}
+
+int tree_settle_synced(struct wnode *n, struct call *c, bool *sent)
+{
+	return settle(n, c, SEND_COMMIT | SEND_SYNC, NULL, sent);
 }
 
 static bool is_staged(struct wnode *n)
@@ -304,7 +332,7 @@ int tree_send_buffer(struct wnode *n, struct call *c)
 	int err = tree_io_begin(n, c);
 
 	if (!err) {
-		err = tree_push(n, c, false, &a, &sent);
+		err = tree_push(n, c, 0, &a, &sent);
 		tree_io_end(n);
 	}
 	return err;

@@ -216,3 +216,16 @@ int api_error(struct call *c, int status, const char *body, size_t size)
 	json_object_put(o);
 	return -err;
 }
+
+bool api_error_is_passing(int status, const char *body, size_t size)
+{
+	struct json_object *o;
+	bool own;
+
+	if (status != 429 && status < 500)
+		return false;
+	o = size ? parse(body, size) : NULL;
+	own = o && string_at(o, "code") && strcmp(string_at(o, "code"), "CONTAINER_UNAVAILABLE") != 0;
+	json_object_put(o);
+	return !own;
+}

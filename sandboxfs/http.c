@@ -138,6 +138,7 @@ int http_exchange(
 	int err;
 
 	out->status = 0;
+	out->retry_after_ms = 0;
 	out->body = (struct buf)BUF_INIT;
 	if (!x)
 		return -ENOMEM;

@@ -39,7 +39,8 @@ struct http_request {
 
 struct http_reply {
 	int status;
-	struct buf body; /* buf_release it */
+	int64_t retry_after_ms; /* as it asks; 0: it does not */
+	struct buf body;        /* buf_release it */
 };
 
 /*

@@ -34,6 +34,7 @@ struct http_stream {
 	struct http_reply *reply;
 	size_t max_reply;
 	bool too_big;
+	bool head_done; /* loop thread: the line after the last header has come */
 
 	/* a stream */
 	const struct http_stream_events *events;

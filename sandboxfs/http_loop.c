@@ -16,7 +16,7 @@ static int error_of(const struct http_stream *x, CURLcode code)
 {
 	switch (code) {
 	case CURLE_OK:
-		return 0;
+		return x->head_done ? 0 : -ECONNRESET;
 	case CURLE_COULDNT_CONNECT:
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_RESOLVE_PROXY:
@@ -51,6 +51,17 @@ static void tell_status(struct http_stream *x)
 	curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (x->events->on_status)
 		x->events->on_status(x->arg, (int)status);
+}
+
+/* To curl an answer that ends among its headers is one without a body: the head must have come to its own end. */
+static size_t on_header(char *p, size_t one, size_t n, void *arg)
+{
+	struct http_stream *x = arg;
+
+	(void)one;
+	x->head_done =
+		n <= 2 && (p[0] == '\r' || p[0] == '\n'); /* that of a 1xx is followed by another */
+	return n;
 }
 
 static size_t on_body(char *p, size_t one, size_t n, void *arg)
@@ -154,6 +165,8 @@ static int set_up(struct http_stream *x)
 		failed |= curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, x->method) != CURLE_OK;
 	}
 	failed |= curl_easy_setopt(e, CURLOPT_HTTPHEADER, x->headers) != CURLE_OK;
+	failed |= curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header) != CURLE_OK;
+	failed |= curl_easy_setopt(e, CURLOPT_HEADERDATA, x) != CURLE_OK;
 	failed |= curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) != CURLE_OK;
 	failed |= curl_easy_setopt(e, CURLOPT_WRITEDATA, x) != CURLE_OK;
 	failed |= curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, on_progress) != CURLE_OK;
@@ -203,9 +216,10 @@ static void drop_orders(struct http *h, struct http_stream *x)
 static void finish(struct http *h, struct http_stream *x, int result)
 {
 	long status = 0;
-	curl_off_t up = 0, down = 0;
+	curl_off_t up = 0, down = 0, wait = 0;
 
 	if (x->easy) {
+		curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &wait);
 		curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
 		curl_easy_getinfo(x->easy, CURLINFO_SIZE_UPLOAD_T, &up);
 		curl_easy_getinfo(x->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
@@ -236,6 +250,7 @@ static void finish(struct http *h, struct http_stream *x, int result)
 		return;
 	}
 	x->reply->status = (int)status;
+	x->reply->retry_after_ms = wait < 3600 ? (int64_t)wait * 1000 : 3600000;
 	pthread_mutex_lock(&h->lock);
 	h->sent += (uint64_t)up;
 	h->received += (uint64_t)down;

@@ -300,6 +300,13 @@ static void output_retry(struct output *o)
 	pthread_cond_broadcast(&o->kept.keeper->wake);
 }
 
+/* Somebody on the way to the server has answered, or it will answer otherwise soon. */
+static bool output_may_ask_again(struct output *o)
+{
+	return o->status == 503 ||
+		   api_error_is_passing(o->status, o->error_body.data, o->error_body.size);
+}
+
 /* Its stream has ended and is closed: what follows from it? o is busy with the keeper. */
 static void output_settle(struct output *o, int err)
 {
@@ -314,7 +321,7 @@ static void output_settle(struct output *o, int err)
 		output_fail(o, -EPROTO, "the server's answer makes no sense");
 	} else if (err == -ECANCELED) {
 		output_fail(o, -ECANCELED, "the mount has ended");
-	} else if (err == 0 && o->status != 0 && o->status != 200 && o->status != 503) {
+	} else if (err == 0 && o->status != 0 && o->status != 200 && !output_may_ask_again(o)) {
 		if (starting) {
 			o->may_run = false; /* refused */
 			output_fail(o, -EREMOTEIO, NULL);
@@ -326,7 +333,7 @@ static void output_settle(struct output *o, int err)
 	} else if (starting && err == -EHOSTUNREACH && !o->may_run) {
 		output_fail(o, -EHOSTUNREACH, "the sandbox's server takes no connections");
 	} else {
-		if (err != -EHOSTUNREACH && o->status != 503)
+		if (err != -EHOSTUNREACH && o->status != 503 && o->status != 429)
 			o->may_run = true;
 		if (output_sandbox_gone(o)) {
 			output_fail(o, -ESTALE, "the sandbox has ended");

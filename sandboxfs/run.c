@@ -37,7 +37,7 @@ static void run_stop_now(struct run *r, int64_t until_ms)
 	struct sandbox *sb = r->table->sb;
 	const struct http_target *target = sandbox_target(sb);
 	AUTO_BUF path = BUF_INIT;
-	struct http_reply reply = {0, BUF_INIT};
+	struct http_reply reply = {.body = BUF_INIT};
 	struct call c;
 
 	buf_printf(&path, "/api/sandboxfs/commands/%s/signal", r->id);

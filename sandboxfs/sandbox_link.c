@@ -12,8 +12,11 @@
 
 #include "api_error.h"
 #include "cleanup.h"
+#include "fileop.h"
 #include "log.h"
 #include "sandbox_impl.h"
+
+enum { ODD_MAX = 3 };
 
 void sandbox_note_heard(struct sandbox *sb)
 {
@@ -21,7 +24,7 @@ void sandbox_note_heard(struct sandbox *sb)
 
 	sb->answered_ms = call_now_ms();
 	if (sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died)
-		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
+		sandbox_set_answering(sb);
 }
 
 /* Nothing was heard since began_ms. True if that is now the state of the link (and not of one request). */
@@ -56,12 +59,90 @@ static int fault_unreachable(struct sandbox *sb, struct call *c)
 		sb->name);
 }
 
+/* --- who answers --- */
+
+/* The ways to it so far; 0: that is not known otherwise than by requests. */
+static unsigned ways_now(struct sandbox *sb, unsigned *seen)
+{
+	AUTO_UNLOCK(&sb->lock);
+	*seen = sb->ways;
+	return sb->started && sb->instance.ways ? sb->instance.ways(sb->instance.data) : 0;
+}
+
+/* An empty batch: its answer says whose it is. */
+static int ask_who(struct sandbox *sb, struct call *c)
+{
+	static const uint8_t nobody[FILEOP_ID_SIZE];
+	AUTO_BUF request = BUF_INIT;
+	struct http_reply got = {.body = BUF_INIT};
+	struct fileop_reply head;
+	struct reader reader;
+
+	fileop_begin_request(&request, nobody, 0, 0);
+	fileop_end_call(&request, fileop_begin_call(&request, FILEOP_PING, 0));
+	fileop_end_request(&request, 1);
+	struct http_request r = {.method = "POST",
+		.target = sandbox_target(sb),
+		.path = "/api/sandboxfs/batch",
+		.type = "application/octet-stream",
+		.body = request.data,
+		.size = request.size,
+		.timeout_ms = PING_TIMEOUT_MS,
+		.max_reply = 64 << 10};
+	int err = buf_error(&request);
+
+	if (!err)
+		err = r.target ? http_exchange(sb->server->http, c, &r, &got) : -ECONNRESET;
+	if (!err && got.status == 200) {
+		reader_init(&reader, got.body.data, got.body.size);
+		err = fileop_get_reply(&reader, 1, &head);
+		if (!err) {
+			sandbox_note_heard(sb);
+			sandbox_note_boot(sb, head.boot, head.workspace_ino, head.avail);
+		}
+	} else if (!err) {
+		err = -ECONNRESET;
+	}
+	buf_release(&got.body);
+	return err;
+}
+
+int sandbox_look_who(struct sandbox *sb, struct call *c)
+{
+	int64_t began = call_now_ms(), pause = RETRY_FIRST_MS;
+
+	for (;;) {
+		unsigned seen, now = ways_now(sb, &seen);
+		int err = now == seen || !now ? 0 : now % 2 ? ask_who(sb, c) : -ECONNRESET;
+
+		if (!err) {
+			AUTO_UNLOCK(&sb->lock);
+			if (now)
+				sb->ways = now;
+			return 0;
+		}
+		if (err == -EINTR || err == -ENOMEM)
+			return err;
+		/* While it is made anew its requests wait as those do that were sent. */
+		if (call_now_ms() - began > sb->server->options->timeout_ms) {
+			note_silence(sb, began, "the link to it is broken");
+			return fault_unreachable(sb, c);
+		}
+		err = sandbox_pause(sb, c, pause);
+		if (err)
+			return err;
+		pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
+	}
+}
+
 /* May this request be sent now? 0 with the server it goes to. */
 static int may_send(struct sandbox *sb, struct call *c, unsigned long *generation,
 	const struct http_target **target)
 {
 	int err = sandbox_start(sb, c);
 
+	if (!err)
+		err = sandbox_look_who(sb, c);
 	if (err)
 		return err;
 	AUTO_UNLOCK(&sb->lock);
@@ -77,6 +158,25 @@ static bool same_server(struct sandbox *sb, unsigned long generation)
 }
 
 /*
+ * The answer is of somebody on the way (api_error.h). True: the request may be sent again, *pause later, since it was not done, or
+ * since that would be harmless.
+ */
+static bool may_ask_again(struct sandbox *sb, const struct http_reply *reply, bool harmless,
+	bool *may_be_done, int64_t began, int64_t *pause)
+{
+	bool not_done = reply->status == 429 || reply->status == 503;
+
+	if (!api_error_is_passing(reply->status, reply->body.data, reply->body.size))
+		return false;
+	if (*pause < reply->retry_after_ms)
+		*pause = reply->retry_after_ms;
+	log_debug("%s: status %d on the way to its server", sb->name, reply->status);
+	*may_be_done |= !not_done;
+	return (not_done || harmless) &&
+		   call_now_ms() + *pause - began < sb->server->options->timeout_ms;
+}
+
+/*
  * One exchange, repeated as far as that is harmless: after a refused connection always; after one broken midway
  * if the request changes nothing (safe), or if it goes to the same server again, which remembers it (`numbered`).
  */
@@ -87,6 +187,7 @@ static int try_exchange(struct sandbox *sb, struct call *c, struct http_request 
 	int64_t began = call_now_ms(), pause = RETRY_FIRST_MS;
 	unsigned long generation, first = 0;
 	bool may_be_done = false;
+	unsigned odd = 0;
 
 	r->timeout_ms = s->options->timeout_ms;
 	for (;;) {
@@ -101,9 +202,20 @@ static int try_exchange(struct sandbox *sb, struct call *c, struct http_request 
 		first = generation;
 		err = http_exchange(s->http, c, r, reply);
 		if (!err) {
+			int64_t wait = pause;
+
 			sandbox_note_heard(sb);
-			return 0;
+			if (!may_ask_again(sb, reply, safe || numbered, &may_be_done, began, &wait))
+				return 0;
+			buf_release(&reply->body);
+			err = sandbox_pause(sb, c, wait);
+			if (err)
+				return err;
+			pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
+			continue;
 		}
+		if (err == -EPROTO && ++odd < ODD_MAX) /* cut off in its first line, it looks like this */
+			err = -ECONNRESET;
 		if (err == -EINTR || err == -ENOMEM || err == -EFBIG || err == -ECANCELED)
 			return err;
 		if (err == -ESTALE)

@@ -81,7 +81,10 @@ server = new Miniflare({
 		WARM_POOL_TARGET: '0',
 	},
 	r2Buckets: ['TEST_BUCKET', 'BACKUP_BUCKET'],
-	durableObjects: Object.fromEntries(classes.map((name) => [name, { className: name, useSQLite: true }])),
+	// A container outlives the object in front of it; a stand-in that is evicted would forget its own.
+	durableObjects: Object.fromEntries(
+		classes.map((name) => [name, { className: name, useSQLite: true, unsafePreventEviction: true }]),
+	),
 });
 listenToSignals(); // again: miniflare has its own way to end, which waits for nobody
 console.log(String(await server.ready).replace(/\/$/, ''));

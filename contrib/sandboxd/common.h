@@ -48,6 +48,9 @@ enum MHD_Result reply_command_events(struct request *r, struct command *c, enum 
  */
 char *request_path(struct request *r, const char *member, enum error_code code, const char **given,
 	enum MHD_Result *out);
+/* The same, but relative ones are from the directory where the shell of the body's session is. */
+char *request_session_path(struct request *r, const char *member, enum error_code code,
+	const char **given, enum MHD_Result *out);
 /* {"path":…,"operation":…} */
 struct json_object *path_context(const char *path, const char *operation);
 /* 404 FILE_NOT_FOUND */

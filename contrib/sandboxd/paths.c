@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common.h"
+#include "session.h"
 #include "text.h"
 
 enum { PATH_UNITS = 4096 };
@@ -23,8 +24,30 @@ static const char *path_fault(const char *s, size_t n)
 	return NULL;
 }
 
-char *request_path(struct request *r, const char *member, enum error_code code, const char **given,
-	enum MHD_Result *out)
+/* From where relative paths are: the workspace, or the directory of the request's session. */
+static void add_base(struct request *r, bool in_session, struct buf *b)
+{
+	static const char none[] = "__DISABLE_SESSION__";
+	struct json_object *v;
+	const char *id = SESSION_DEFAULT_ID;
+	struct session *s = NULL;
+	AUTO_BUF environment = BUF_INIT;
+	if (in_session && json_object_object_get_ex(r->json, "sessionId", &v) && v)
+		id = json_object_get_string(v);
+	if (in_session && strcmp(id, none) != 0)
+		s = sessions_find(r->server->sessions, id);
+	if (!s) {
+		buf_str(b, r->server->workspace);
+		return;
+	}
+	int err = session_place(s, b, &environment);
+	session_put(s);
+	if (err < 0)
+		b->failed = true;
+}
+
+static char *path_from(struct request *r, const char *member, enum error_code code, bool in_session,
+	const char **given, enum MHD_Result *out)
 {
 	size_t n = 0;
 	const char *s = json_text(r->json, member, &n);
@@ -46,9 +69,9 @@ char *request_path(struct request *r, const char *member, enum error_code code, 
 	while (s[0] == '.' && s[1] == '/')
 		s += 2;
 	if (*s != '/')
-		buf_str(&b, r->server->workspace);
+		add_base(r, in_session, &b);
 	if (*s && strcmp(s, ".") != 0) {
-		if (*s != '/' && strcmp(r->server->workspace, "/") != 0)
+		if (*s != '/' && b.size && b.data[b.size - 1] != '/')
 			buf_char(&b, '/');
 		buf_str(&b, s);
 	}
@@ -56,6 +79,18 @@ char *request_path(struct request *r, const char *member, enum error_code code, 
 	if (!path)
 		*out = reply_error(r, ERR_INTERNAL, NULL, NULL, "out of memory");
 	return path;
+}
+
+char *request_path(struct request *r, const char *member, enum error_code code, const char **given,
+	enum MHD_Result *out)
+{
+	return path_from(r, member, code, false, given, out);
+}
+
+char *request_session_path(struct request *r, const char *member, enum error_code code,
+	const char **given, enum MHD_Result *out)
+{
+	return path_from(r, member, code, true, given, out);
 }
 
 struct json_object *path_context(const char *path, const char *operation)

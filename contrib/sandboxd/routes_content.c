@@ -136,7 +136,7 @@ static char *read_path(struct request *r, const char **given, enum MHD_Result *r
 	const char *session;
 	if (!request_json(r, false, result) || !run_session(r, false, &kind, &session, result))
 		return NULL;
-	return request_path(r, "path", ERR_VALIDATION, given, result);
+	return request_session_path(r, "path", ERR_VALIDATION, given, result);
 }
 
 enum MHD_Result route_read(struct request *r)

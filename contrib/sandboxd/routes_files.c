@@ -29,7 +29,7 @@ enum MHD_Result route_delete(struct request *r)
 	const char *given;
 	if (!begin(r, &result))
 		return result;
-	AUTO_FREE char *path = request_path(r, "path", ERR_VALIDATION, &given, &result);
+	AUTO_FREE char *path = request_session_path(r, "path", ERR_VALIDATION, &given, &result);
 	if (!path)
 		return result;
 	struct stat st;
@@ -83,10 +83,11 @@ static enum MHD_Result move_file(
 	if (!begin(r, &result))
 		return result;
 	AUTO_FREE char *from =
-		request_path(r, from_member, ERR_SECURITY_VALIDATION, &from_given, &result);
+		request_session_path(r, from_member, ERR_SECURITY_VALIDATION, &from_given, &result);
 	if (!from)
 		return result;
-	AUTO_FREE char *to = request_path(r, to_member, ERR_SECURITY_VALIDATION, &to_given, &result);
+	AUTO_FREE char *to =
+		request_session_path(r, to_member, ERR_SECURITY_VALIDATION, &to_given, &result);
 	if (!to)
 		return result;
 	struct stat st;
@@ -141,7 +142,7 @@ enum MHD_Result route_mkdir(struct request *r)
 	const char *given;
 	if (!begin(r, &result))
 		return result;
-	AUTO_FREE char *path = request_path(r, "path", ERR_VALIDATION, &given, &result);
+	AUTO_FREE char *path = request_session_path(r, "path", ERR_VALIDATION, &given, &result);
 	if (!path)
 		return result;
 	bool recursive = json_flag(r->json, "recursive", false);
@@ -160,7 +161,7 @@ enum MHD_Result route_exists(struct request *r)
 	const char *given;
 	if (!begin(r, &result))
 		return result;
-	AUTO_FREE char *path = request_path(r, "path", ERR_VALIDATION, &given, &result);
+	AUTO_FREE char *path = request_session_path(r, "path", ERR_VALIDATION, &given, &result);
 	if (!path)
 		return result;
 	struct stat st;

@@ -191,7 +191,7 @@ enum MHD_Result route_list_files(struct request *r)
 	const char *session, *given;
 	if (!request_json(r, false, &result) || !run_session(r, false, &kind, &session, &result))
 		return result;
-	AUTO_FREE char *path = request_path(r, "path", ERR_VALIDATION, &given, &result);
+	AUTO_FREE char *path = request_session_path(r, "path", ERR_VALIDATION, &given, &result);
 	if (!path)
 		return result;
 	struct stat st;

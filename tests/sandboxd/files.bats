@@ -19,6 +19,28 @@ load rig
 	[ ! -e "$W/x" ]
 }
 
+@test "relative paths are from the directory of the session, and from the workspace without one" {
+	mkdir "$W/d"
+	post execute '{"command":"cd d","sessionId":"s"}'
+	post write '{"path":"a","content":"x","sessionId":"s"}'
+	[ -f "$W/d/a" ]
+	[ "$(post read '{"path":"./a","sessionId":"s"}' | field '["content"]')" = x ]
+	post rename '{"oldPath":"a","newPath":"../b","sessionId":"s"}'
+	[ -f "$W/b" ]
+	[ "$(status read '{"path":"b","sessionId":"s"}')" = "404 FILE_NOT_FOUND" ]
+	for session in none __DISABLE_SESSION__; do
+		[ "$(status read "{\"path\":\"b\",\"sessionId\":\"$session\"}" | cut -c1-3)" = 200 ]
+	done
+	[ "$(status read '{"path":"b"}' | cut -c1-3)" = 200 ]
+	# also of one whose command runs
+	post execute/stream '{"command":"sleep '$S'","sessionId":"s"}' >"$T/stream" 3>&- &
+	local stream=$!
+	wait_until 10 pgrep -f "sleep $S" >/dev/null
+	[ "$(post exists '{"path":"../b","sessionId":"s"}' | field '["exists"]')" = True ]
+	post session/delete '{"sessionId":"s"}'
+	wait "$stream"
+}
+
 @test "an existing file keeps its inode, mode, links and what its symlinks say" {
 	echo a long old content >"$W/f"
 	chmod 751 "$W/f"

@@ -74,6 +74,7 @@ static int verb_accept(const struct ctl_ref *ref, struct call *c, int argc, char
 {
 	(void)argc;
 	(void)argv;
+	sandbox_accept(ref->sandbox);
 	return sandbox_retry(ref->sandbox, c, NULL);
 }
 

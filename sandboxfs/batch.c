@@ -17,7 +17,8 @@
 enum {
 	SEQ_AT = 24,
 	ACKED_AT = 32,
-	IN_FLIGHT_FIRST = 64
+	IN_FLIGHT_FIRST = 64,
+	SLOW_MS = 20
 }; /* places in the head of a request: fileop.h */
 
 struct batch_client {
@@ -27,6 +28,7 @@ struct batch_client {
 	uint64_t next_seq, next_handle;
 	uint64_t *in_flight; /* numbers not answered yet, in no order */
 	size_t in_flight_count, in_flight_size;
+	int64_t delay_ms; /* how long answers take, about; <0: none has come */
 };
 
 int batch_client_new(struct sandbox *sb, struct batch_client **out)
@@ -41,6 +43,7 @@ int batch_client_new(struct sandbox *sb, struct batch_client **out)
 	}
 	bc->sandbox = sb;
 	bc->next_seq = bc->next_handle = 1;
+	bc->delay_ms = -1;
 	pthread_mutex_init(&bc->lock, NULL);
 	*out = bc;
 	return 0;
@@ -59,6 +62,23 @@ uint64_t batch_client_handle(struct batch_client *bc)
 {
 	AUTO_UNLOCK(&bc->lock);
 	return bc->next_handle++;
+}
+
+bool batch_client_slow(struct batch_client *bc)
+{
+	AUTO_UNLOCK(&bc->lock);
+	return bc->delay_ms >= SLOW_MS;
+}
+
+/* One that is quick says more of the link than one that is slow: it may have had work to do. */
+static void note_delay(struct batch_client *bc, int64_t ms)
+{
+	AUTO_UNLOCK(&bc->lock);
+
+	if (bc->delay_ms < 0 || ms < bc->delay_ms)
+		bc->delay_ms = ms;
+	else
+		bc->delay_ms += (ms - bc->delay_ms) / 8;
 }
 
 /* A new number, and up to which all have been answered. */
@@ -112,13 +132,6 @@ void batch_release(struct batch *b)
 	buf_release(&b->reply);
 }
 
-static void end_call(struct batch *b)
-{
-	if (b->open_call)
-		fileop_end_call(&b->request, b->open_call);
-	b->open_call = 0;
-}
-
 static bool changes_nothing(enum fileop_code code)
 {
 	switch (code) {
@@ -135,9 +148,40 @@ static bool changes_nothing(enum fileop_code code)
 	}
 }
 
+/* The call ends with what has been written so far; an OPEN with its flags and a mode. */
+static bool only_looks(const struct batch *b)
+{
+	size_t n = b->request.size;
+	struct reader r;
+
+	switch (b->code) {
+	case FILEOP_READDIR:
+	case FILEOP_REWINDDIR:
+	case FILEOP_CLOSE:
+		return true;
+	case FILEOP_OPEN:
+		if (n < 8)
+			return false;
+		reader_init(&r, b->request.data + n - 8, 8);
+		return !(reader_u32(&r) & (FILEOP_O_CREATE | FILEOP_O_TRUNC | FILEOP_O_STAGE));
+	default:
+		return changes_nothing(b->code);
+	}
+}
+
+static void end_call(struct batch *b)
+{
+	if (b->open_call) {
+		fileop_end_call(&b->request, b->open_call);
+		b->changes |= !only_looks(b);
+	}
+	b->open_call = 0;
+}
+
 struct buf *batch_add(struct batch *b, enum fileop_code code, unsigned opflags)
 {
 	end_call(b);
+	b->code = code;
 	b->open_call = fileop_begin_call(&b->request, code, opflags);
 	b->count++;
 	if (!changes_nothing(code))
@@ -150,6 +194,7 @@ int batch_send(struct batch *b)
 	struct batch_client *bc = b->client;
 	struct fileop_reply head;
 	uint64_t seq = 0, acked;
+	int64_t began = call_now_ms();
 	int err;
 
 	end_call(b);
@@ -164,11 +209,12 @@ int batch_send(struct batch *b)
 		patch_u64(&b->request, ACKED_AT, acked);
 	}
 	err = sandbox_batch(
-		bc->sandbox, b->call, b->mutates, b->request.data, b->request.size, &b->reply);
+		bc->sandbox, b->call, b->mutates, b->changes, b->request.data, b->request.size, &b->reply);
 	if (seq)
 		drop_seq(bc, seq);
 	if (err)
 		return err;
+	note_delay(bc, call_now_ms() - began);
 	reader_init(&b->results, b->reply.data, b->reply.size);
 	err = fileop_get_reply(&b->results, b->count, &head);
 	if (err)

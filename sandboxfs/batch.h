@@ -14,6 +14,8 @@
 struct batch_client;
 int batch_client_new(struct sandbox *sb, struct batch_client **out);
 void batch_client_free(struct batch_client *bc);
+/* Is the link so slow that it is worth something not to ask? By the last answers. */
+bool batch_client_slow(struct batch_client *bc);
 uint64_t batch_client_handle(struct batch_client *bc); /* a number never used before */
 
 struct batch {
@@ -22,7 +24,9 @@ struct batch {
 	struct buf request, reply;
 	size_t open_call; /* where the call that is being written began; 0: none */
 	uint32_t count;
-	bool mutates;
+	enum fileop_code code; /* of that call */
+	bool mutates;          /* what it does twice is not what it does once */
+	bool changes;          /* something of the sandbox's files */
 	struct reader results;
 };
 

@@ -461,6 +461,12 @@ static int link_open(struct link *l, struct call *c)
 	return tunnel_open(c, &way, &l->bridge->run, &l->tunnel);
 }
 
+static unsigned link_ways(void *data)
+{
+	const struct link *l = data;
+	return tunnel_wires(l->tunnel);
+}
+
 static int bridge_start(void *state, struct call *c, const char *name, void (*died)(void *arg),
 	void *arg, struct driver_instance *out)
 {
@@ -482,7 +488,7 @@ static int bridge_start(void *state, struct call *c, const char *name, void (*di
 		return err;
 	}
 	*out = (struct driver_instance){
-		.target = {.base = steal(base), .unix_path = steal(path)}, .data = l};
+		.target = {.base = steal(base), .unix_path = steal(path)}, .data = l, .ways = link_ways};
 	snprintf(out->network, sizeof out->network, "internet");
 	return 0;
 }

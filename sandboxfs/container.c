@@ -285,6 +285,11 @@ static int dig(struct container *k, struct call *c, struct tunnel **tunnel, char
 
 /* --- start and stop --- */
 
+static unsigned tunnel_ways(void *data)
+{
+	return tunnel_wires(data);
+}
+
 static int container_start(void *state, struct call *c, const char *name, void (*died)(void *arg),
 	void *arg, struct driver_instance *out)
 {
@@ -309,7 +314,8 @@ static int container_start(void *state, struct call *c, const char *name, void (
 	}
 	*out = (struct driver_instance){
 		.target = {.base = steal(base), .unix_path = steal(path), .token = steal(token)},
-		.data = tunnel};
+		.data = tunnel,
+		.ways = tunnel ? tunnel_ways : NULL};
 	snprintf(out->network, sizeof out->network, "its own");
 	return 0;
 }

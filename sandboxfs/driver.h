@@ -21,6 +21,11 @@ struct driver_instance {
 	struct http_target target;
 	char network[128]; /* "internet", "none: /dev/net/tun is closed to this user", … */
 	void *data;
+	/*
+	 * How often what leads to it was made or broke, for one whose way is the driver's own: odd while there is one; another number than before
+	 * means that another sandbox may answer. Never waits. NULL: requests themselves show it.
+	 */
+	unsigned (*ways)(void *data);
 };
 
 struct driver_ops {

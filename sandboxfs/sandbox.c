@@ -100,6 +100,15 @@ void sandbox_set_state(struct sandbox *sb, enum sandbox_state state, const char 
 	waitq_wake(&sb->changed);
 }
 
+void sandbox_set_answering(struct sandbox *sb)
+{
+	if (sb->replaced)
+		sandbox_set_state(sb, SANDBOX_REPLACED,
+			"the sandbox was lost, another answers in its place; `accept` in ctl goes on with it");
+	else
+		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
+}
+
 /* --- coming to life --- */
 
 int sandbox_pause(struct sandbox *sb, struct call *c, int64_t ms)
@@ -224,6 +233,7 @@ static int do_start(struct sandbox *sb, struct call *c)
 	}
 	pthread_mutex_lock(&sb->lock);
 	sb->instance = fresh;
+	sb->ways = 0; /* asked with the first request */
 	pthread_mutex_unlock(&sb->lock);
 	return 0;
 }
@@ -268,7 +278,7 @@ int sandbox_start(struct sandbox *sb, struct call *c)
 	sb->started = !err;
 	if (!err) {
 		sb->answered_ms = call_now_ms();
-		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
+		sandbox_set_answering(sb);
 	} else {
 		sandbox_set_state(sb, err == -EBUSY ? SANDBOX_IN_USE : SANDBOX_UNKNOWN,
 			c->fault.message ? c->fault.message : strerror(-err));
@@ -284,6 +294,8 @@ int sandbox_ready(struct sandbox *sb, struct call *c)
 	int64_t age;
 	int err = sandbox_start(sb, c);
 
+	if (!err)
+		err = sandbox_look_who(sb, c);
 	if (err)
 		return err;
 	pthread_mutex_lock(&sb->lock);
@@ -314,8 +326,11 @@ void sandbox_note_boot(
 	changed = sb->has_boot && memcmp(sb->boot, boot, sizeof sb->boot) != 0;
 	if (changed)
 		log_info("%s: its server was started anew", sb->name);
-	if (changed && sb->workspace_ino != workspace_ino && !sb->server->driver->ours)
-		sandbox_set_state(sb, SANDBOX_REPLACED, "another sandbox answers at this address");
+	if (changed && sb->workspace_ino != workspace_ino && !sb->server->driver->ours) {
+		log_error("%s: another sandbox answers in its place: what was in it is gone", sb->name);
+		sb->replaced = true;
+		sandbox_set_answering(sb);
+	}
 	memcpy(sb->boot, boot, sizeof sb->boot);
 	sb->has_boot = true;
 	sb->workspace_ino = workspace_ino;
@@ -325,6 +340,29 @@ void sandbox_note_boot(
 	void *files = changed ? sandbox_files(sb) : NULL;
 	if (files)
 		sb->files_ops->invalidate_soon(files);
+}
+
+int sandbox_fault_replaced(struct sandbox *sb, struct call *c)
+{
+	{
+		AUTO_UNLOCK(&sb->lock);
+		if (!sb->replaced)
+			return 0;
+	}
+	call_fault(c, ESTALE, NULL,
+		"%s: the sandbox was lost, another one answers in its place; nothing is written to it and "
+		"nothing runs in it before `accept` in ctl (what is unsent is in sync; `discard` drops it)",
+		sb->name);
+	sandbox_note_fault(sb, &c->fault);
+	return -ESTALE;
+}
+
+void sandbox_accept(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+	if (sb->replaced && sb->state == SANDBOX_REPLACED)
+		sandbox_set_state(sb, SANDBOX_RUNNING, NULL);
+	sb->replaced = false;
 }
 
 uint64_t sandbox_avail(struct sandbox *sb)
@@ -464,8 +502,9 @@ void *sandbox_files(struct sandbox *sb)
 int sandbox_barrier(struct sandbox *sb, struct call *c)
 {
 	void *files = sandbox_files(sb);
+	int err = sandbox_fault_replaced(sb, c);
 
-	return files ? sb->files_ops->barrier(files, c) : 0;
+	return err || !files ? err : sb->files_ops->barrier(files, c);
 }
 
 void sandbox_invalidate(struct sandbox *sb)

@@ -130,6 +130,7 @@ bool sandbox_replaced_since(struct sandbox *sb, const char *boot);
 /* Bytes not yet in the sandbox, as sync lines (sandboxfs-ctl(5)); flush and retry push them. */
 void sandbox_describe_sync(struct sandbox *sb, struct buf *out);
 int sandbox_retry(struct sandbox *sb, struct call *c, const char *path); /* NULL: all */
+void sandbox_accept(struct sandbox *sb); /* goes on with the one that answers now */
 int sandbox_discard(
 	struct sandbox *sb, struct call *c, const char *path); /* NULL: all; path below workspace/ */
 void sandbox_drop_caches(struct sandbox *sb);
@@ -152,9 +153,12 @@ struct sandbox_files {
 /* The first call per sandbox counts; returns what is set. */
 void *sandbox_set_files(struct sandbox *sb, const struct sandbox_files *ops, void *files);
 void *sandbox_files(struct sandbox *sb);
-/* One batch of the file protocol. mutates: it may be repeated only at the same server (-EIO if that is gone and it may have been done). */
-int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
-	struct buf *reply);
+/*
+ * One batch of the file protocol. mutates: it may be repeated only at the same server (-EIO if that is gone and it may have been done). changes: it
+ * writes; -ESTALE with a fault once another sandbox answers in place of the one that was there, until sandbox_accept.
+ */
+int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, bool changes, const void *body,
+	size_t size, struct buf *reply);
 /* What a reply of the file protocol says of its server. */
 void sandbox_note_boot(
 	struct sandbox *sb, const uint8_t boot[16], uint64_t workspace_ino, uint64_t avail);

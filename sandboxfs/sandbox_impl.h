@@ -48,6 +48,8 @@ struct sandbox {
 	uint8_t boot[16];
 	bool has_boot;
 	uint64_t workspace_ino, avail;
+	unsigned ways;  /* of the instance, when it last said who it is */
+	bool replaced; /* what was in it is gone, and the person has not said to go on */
 	struct fault fault;
 	struct attachment *attachments;
 	bool attachments_due; /* destroyed: the prober is to stop them. Under server.lock */
@@ -88,6 +90,10 @@ void sandbox_release_attachments(struct sandbox *sb);
 int sandbox_start(struct sandbox *sb, struct call *c);
 /* Looks whether an unreachable one answers again. */
 void sandbox_probe(struct sandbox *sb, struct call *c);
+/* Where another may have come to answer: asks who it is. 0, or an error with a fault. */
+int sandbox_look_who(struct sandbox *sb, struct call *c);
+/* May something be changed in it? 0, or -ESTALE with a fault: not before sandbox_accept. */
+int sandbox_fault_replaced(struct sandbox *sb, struct call *c);
 enum { RETRY_FIRST_MS = 20, RETRY_MAX_MS = 1000, PING_TIMEOUT_MS = 5000 };
 /* Sleeps, unless something about the sandbox changes or the call is cancelled. */
 int sandbox_pause(struct sandbox *sb, struct call *c, int64_t ms);
@@ -95,5 +101,7 @@ int sandbox_pause(struct sandbox *sb, struct call *c, int64_t ms);
 int sandbox_fault_over(struct sandbox *sb, struct call *c, bool gone);
 void sandbox_set_state(
 	struct sandbox *sb, enum sandbox_state state, const char *detail); /* lock held */
+/* It answers: running, or replaced until that is accepted. Lock held. */
+void sandbox_set_answering(struct sandbox *sb);
 
 #endif

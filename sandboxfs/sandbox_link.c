@@ -107,6 +107,12 @@ static int ask_who(struct sandbox *sb, struct call *c)
 	return err;
 }
 
+static bool is_unreachable(struct sandbox *sb)
+{
+	AUTO_UNLOCK(&sb->lock);
+	return sb->state == SANDBOX_UNREACHABLE;
+}
+
 int sandbox_look_who(struct sandbox *sb, struct call *c)
 {
 	int64_t began = call_now_ms(), pause = RETRY_FIRST_MS;
@@ -123,6 +129,8 @@ int sandbox_look_who(struct sandbox *sb, struct call *c)
 		}
 		if (err == -EINTR || err == -ENOMEM)
 			return err;
+		if (is_unreachable(sb))
+			return fault_unreachable(sb, c);
 		/* While it is made anew its requests wait as those do that were sent. */
 		if (call_now_ms() - began > sb->server->options->timeout_ms) {
 			note_silence(sb, began, "the link to it is broken");
@@ -181,7 +189,7 @@ static bool may_ask_again(struct sandbox *sb, const struct http_reply *reply, bo
  * if the request changes nothing (safe), or if it goes to the same server again, which remembers it (`numbered`).
  */
 static int try_exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
-	bool numbered, struct http_reply *reply)
+	bool numbered, bool changes, struct http_reply *reply)
 {
 	struct server *s = sb->server;
 	int64_t began = call_now_ms(), pause = RETRY_FIRST_MS;
@@ -193,6 +201,8 @@ static int try_exchange(struct sandbox *sb, struct call *c, struct http_request 
 	for (;;) {
 		int err = may_send(sb, c, &generation, &r->target);
 
+		if (!err && changes)
+			err = sandbox_fault_replaced(sb, c);
 		if (err)
 			return err;
 		if (may_be_done && !safe && generation != first)
@@ -250,17 +260,17 @@ static int try_exchange(struct sandbox *sb, struct call *c, struct http_request 
 
 /* The same; a failure of the link is what ctl/error must show, whoever asked. */
 static int exchange(struct sandbox *sb, struct call *c, struct http_request *r, bool safe,
-	bool numbered, struct http_reply *reply)
+	bool numbered, bool changes, struct http_reply *reply)
 {
-	int err = try_exchange(sb, c, r, safe, numbered, reply);
+	int err = try_exchange(sb, c, r, safe, numbered, changes, reply);
 
 	if (err && c->fault.err)
 		sandbox_note_fault(sb, &c->fault);
 	return err;
 }
 
-int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *body, size_t size,
-	struct buf *reply)
+int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, bool changes, const void *body,
+	size_t size, struct buf *reply)
 {
 	struct http_request r = {.method = "POST",
 		.path = "/api/sandboxfs/batch",
@@ -269,7 +279,7 @@ int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, const void *
 		.size = size,
 		.max_reply = 20 << 20};
 	struct http_reply got = {.body = BUF_INIT};
-	int err = exchange(sb, c, &r, !mutates, true, &got);
+	int err = exchange(sb, c, &r, !mutates, true, changes, &got);
 
 	if (!err && got.status == 200) {
 		*reply = got.body;
@@ -290,7 +300,7 @@ int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const ch
 	struct http_request r = {
 		.method = method, .path = path, .type = type, .body = body, .size = size};
 	struct http_reply got = {.body = BUF_INIT};
-	int err = exchange(sb, c, &r, strcmp(method, "GET") == 0, false, &got);
+	int err = exchange(sb, c, &r, strcmp(method, "GET") == 0, false, false, &got);
 
 	if (!err && got.status == 200 && reply) {
 		*reply = got.body;

@@ -7,11 +7,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -37,6 +39,7 @@ struct tunnel {
 	int stop;         /* eventfd, readable from tunnel_close on */
 	int listener;
 	char *socket;
+	_Atomic unsigned wires; /* made and broken; odd: there is one */
 	/* The thread's, and before it the opener's: */
 	char *attach; /* the program in the sandbox; NULL: to be looked for */
 	char session[SESSION];
@@ -98,7 +101,7 @@ static int establish_once(struct tunnel *t, struct call *c, int64_t deadline)
 			err = try_wire(t, c, deadline);
 		if (!err)
 			return 0;
-		if (err == -EPIPE || err == -EPROTO || err == -EIO)
+		if (err == -EPIPE || err == -EPROTO || err == -EIO || err == -ETIMEDOUT)
 			free(steal(t->attach)); /* another container may be there now */
 		if (fresh || !known || t->attach)
 			return err;
@@ -147,18 +150,36 @@ static int serve(struct tunnel *t)
 	return mux_run(&spec);
 }
 
+/*
+ * Ends the connections that waited while there was no wire: their requests were meant for whom the old one led to. Who asks again looks
+ * first who answers now.
+ */
+static void drop_waiting(const struct tunnel *t)
+{
+	struct pollfd p = {t->listener, POLLIN, 0};
+	while (poll(&p, 1, 0) > 0) {
+		AUTO_FD int fd = accept4(t->listener, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0)
+			break;
+	}
+}
+
 static void *tunnel_main(void *arg)
 {
 	struct tunnel *t = arg;
 	while (!stopped(t)) {
 		int err = serve(t);
+		atomic_fetch_add(&t->wires, 1);
 		leave(t);
 		for (int64_t pause = PAUSE_FIRST_MS; err && !stopped(t);) {
 			log_info("%s: the terminal's link broke (%s); it is made anew", t->way.target->base,
 				strerror(-err));
 			err = establish(t, &t->call);
-			if (!err)
+			if (!err) {
+				drop_waiting(t);
+				atomic_fetch_add(&t->wires, 1);
 				break;
+			}
 			log_error("%s: no link: %s", t->way.target->base,
 				t->call.fault.message ? t->call.fault.message : strerror(-err));
 			fault_clear(&t->call.fault);
@@ -198,6 +219,7 @@ int tunnel_open(
 	t->way = *way;
 	t->listener = -1;
 	call_init(&t->call, 0);
+	atomic_init(&t->wires, 1);
 	t->stop = eventfd(0, EFD_CLOEXEC);
 	int err = t->stop < 0 ? -errno : run_dir_listen(dir, c, &t->socket, &t->listener);
 	if (!err)
@@ -218,6 +240,11 @@ int tunnel_open(
 	}
 	*out = t;
 	return 0;
+}
+
+unsigned tunnel_wires(const struct tunnel *t)
+{
+	return atomic_load(&t->wires);
 }
 
 const char *tunnel_socket(const struct tunnel *t)

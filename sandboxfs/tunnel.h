@@ -4,7 +4,7 @@
  * connections share the terminal's bytes (mux.h).
  *
  * A tunnel owns one thread, its socket and its wire. A wire that breaks is made anew, again and again, until the tunnel is closed; connections wait
- * meanwhile in the socket's queue, those that were open are broken. Whether the same sandboxd answers then is for others to see.
+ * meanwhile; those that were open then are broken. Whether the same sandboxd answers afterwards is for others to see.
  */
 #ifndef SBX_TUNNEL_H
 #define SBX_TUNNEL_H
@@ -32,6 +32,8 @@ int tunnel_open(
 	struct call *c, const struct tunnel_way *way, struct run_dir *dir, struct tunnel **out);
 /* Where to connect; borrowed. */
 const char *tunnel_socket(const struct tunnel *t);
+/* How often its wire was made or broke: odd while there is one, another number when another may answer. Never waits. */
+unsigned tunnel_wires(const struct tunnel *t);
 /* Breaks what is open, ends the thread, removes the socket. NULL is allowed. */
 void tunnel_close(struct tunnel *t);
 

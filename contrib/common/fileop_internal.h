@@ -86,6 +86,7 @@ struct fileop_server {
 	/* constant */
 	char *workspace;
 	uint64_t min_free;
+	uint64_t mark;
 	uint8_t boot[FILEOP_ID_SIZE];
 	bool has_proc; /* /proc/self/fd/N names our descriptors */
 

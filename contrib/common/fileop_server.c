@@ -28,6 +28,7 @@ int fileop_server_new(const struct fileop_server_config *config, struct fileop_s
 		return -ENOMEM;
 	s->workspace = strdup(config->workspace);
 	s->min_free = config->min_free;
+	s->mark = config->mark;
 	if (!s->workspace || getrandom(s->boot, sizeof(s->boot), 0) != (ssize_t)sizeof(s->boot)) {
 		int err = s->workspace ? -EIO : -ENOMEM;
 		free(s->workspace);
@@ -155,7 +156,7 @@ static void begin_reply(struct fileop_batch *b, uint32_t count, struct buf *repl
 	buf_u16(reply, FILEOP_VERSION);
 	buf_u16(reply, 0);
 	buf_add(reply, b->server->boot, FILEOP_ID_SIZE);
-	buf_u64(reply, b->workspace_ino);
+	buf_u64(reply, b->workspace_ino ^ b->server->mark);
 	buf_u64(reply, 0);
 	buf_u32(reply, count);
 }

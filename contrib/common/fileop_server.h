@@ -18,6 +18,8 @@ struct fileop_server_config {
 	const char *workspace; /* borrowed; "/workspace" */
 	/* Bytes of the workspace's file system that writes, creations and growth leave free (ENOSPC); 0: none */
 	uint64_t min_free;
+	/* Of what is lost with the sandbox that holds the workspace: told with the workspace's inode, which a fresh one of the same image may share */
+	uint64_t mark;
 };
 
 /* 0 and *out new, or a negative errno. */

@@ -149,6 +149,19 @@ static void set_limits(struct server *server)
 	setrlimit(RLIMIT_NPROC, &limit);
 }
 
+/*
+ * When a folder for output was made, where one was named: it is not of the image that a lost container's successor is started from. 0: that
+ * is not known.
+ */
+static uint64_t mark_of(const char *spool)
+{
+	struct statx st;
+	if (strcmp(spool, "/tmp") == 0 || statx(AT_FDCWD, spool, 0, STATX_BTIME, &st) < 0 ||
+		!(st.stx_mask & STATX_BTIME))
+		return 0;
+	return (uint64_t)st.stx_btime.tv_sec << 30 ^ st.stx_btime.tv_nsec;
+}
+
 static int prepare(struct server *server, const struct settings *s, char **workspace, char **spool)
 {
 	*workspace = realpath(s->workspace, NULL);
@@ -181,8 +194,9 @@ static int prepare(struct server *server, const struct settings *s, char **works
 		perror("sandboxd");
 		return -1;
 	}
-	struct fileop_server_config config = {
-		.workspace = server->workspace, .min_free = server->min_free};
+	struct fileop_server_config config = {.workspace = server->workspace,
+		.min_free = server->min_free,
+		.mark = mark_of(server->spool_dir)};
 	int err = fileop_server_new(&config, &server->files);
 	if (!err)
 		err = checks_new(server, &server->checks);

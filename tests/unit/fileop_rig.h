@@ -55,7 +55,7 @@ static inline void rig_start(struct rig *r, uint64_t min_free)
 	umask(0);
 	strcpy(r->dir, "/tmp/fileop-test-XXXXXX");
 	assert_non_null(mkdtemp(r->dir));
-	struct fileop_server_config config = {r->dir, min_free};
+	struct fileop_server_config config = {.workspace = r->dir, .min_free = min_free};
 	assert_int_equal(fileop_server_new(&config, &r->s), 0);
 	memset(r->client, 7, sizeof(r->client));
 }

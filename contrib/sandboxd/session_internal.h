@@ -49,9 +49,10 @@ bool session_hears(
 /* Where the shell is, into s->cwd. With the lock held. */
 void session_note_place(struct session *s);
 /*
- * Sends SIGINT to the group of a shell that is not reaped meanwhile: to all at once, as a terminal does it. False: not now; it was not sent.
+ * Sends SIGINT to the group of the shell, which is here: to all at once, as a terminal does it. False: not now; it was not sent. With the lock
+ * held.
  */
-bool session_interrupt_shell(pid_t pid);
+bool session_interrupt_shell(struct session *s);
 /* Kills the shell and all below it. With the lock held. */
 void session_end_shell(struct session *s);
 

@@ -4,7 +4,8 @@
  * A bash without job control that begins to wait for a child installs its handler and only then notes that it waits. An INT just
  * then makes the handler send it again to its own shell, which gets it, and so on for ever: not even the next INT helps. bash has SIGCHLD
  * blocked from before that moment until the child is reaped, so a shell that is stopped with SIGCHLD blocked and not in wait4 may be at that
- * moment. (Seen with bash 5.2: strace shows kill(self, SIGINT) without end.)
+ * moment. (Seen with bash 5.2: strace shows kill(self, SIGINT) without end.) An INT that comes when the child has just ended by itself
+ * is lost, since bash believes that the child has dealt with it: that is no moment for it either.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,17 +34,34 @@ static bool read_proc(pid_t pid, const char *name, char *to, size_t size)
 	return n > 0;
 }
 
-/* False also for a shell that cannot be looked at: nothing is known against it. */
-static bool is_about_to_wait(pid_t pid)
+/* A child that lives, and was not there before the command. */
+static bool has_child(const struct session *s)
+{
+	AUTO_FREE struct proc_name *names = NULL;
+	ssize_t count = proc_children(s->shell.pid, &names);
+	for (ssize_t i = 0; i < count; i++) {
+		size_t at = 0;
+		while (at < s->older_count &&
+			   (s->older[at].pid != names[i].pid || s->older[at].start != names[i].start))
+			at++;
+		if (at == s->older_count)
+			return true;
+	}
+	return count < 0;
+}
+
+/* Of a shell that is stopped. One that cannot be looked at is fine: nothing is known against it. */
+static bool is_fine_moment(const struct session *s)
 {
 	char text[4096];
 	static const char blocked[] = "\nSigBlk:";
-	const char *at = read_proc(pid, "status", text, sizeof text) ? strstr(text, blocked) : NULL;
+	bool read = read_proc(s->shell.pid, "status", text, sizeof text);
+	const char *at = read ? strstr(text, blocked) : NULL;
 	if (!at || !(strtoull(at + strlen(blocked), NULL, 16) & (1ull << (SIGCHLD - 1))))
-		return false;
-	if (!read_proc(pid, "syscall", text, sizeof text))
-		return false;
-	return strtol(text, NULL, 10) != SYS_wait4;
+		return true;
+	if (!read_proc(s->shell.pid, "syscall", text, sizeof text))
+		return true;
+	return strtol(text, NULL, 10) == SYS_wait4 && has_child(s);
 }
 
 /* Stops it. False: it has ended, or does not stop (it waits for a disk). */
@@ -64,10 +82,11 @@ static bool stop_shell(pid_t pid)
 	}
 }
 
-bool session_interrupt_shell(pid_t pid)
+bool session_interrupt_shell(struct session *s)
 {
+	pid_t pid = s->shell.pid;
 	for (int i = 0; i < TRIES; i++) {
-		bool good = stop_shell(pid) && !is_about_to_wait(pid);
+		bool good = stop_shell(pid) && is_fine_moment(s);
 		if (good)
 			kill(-pid, SIGINT);
 		kill(pid, SIGCONT);

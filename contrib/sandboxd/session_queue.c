@@ -389,7 +389,7 @@ bool session_signal(struct session *s, struct command *c, struct proc_set *set, 
 		kill(s->shell.pid, SIGKILL);
 		told = s->shell.pid;
 	} else if (runs && shell && s->told.begun == s->number && now >= s->interrupt_at &&
-			   session_interrupt_shell(s->shell.pid)) {
+			   session_interrupt_shell(s)) {
 		/*
 		 * The shell drops its work only if its child has died of INT too. Jobs in the background are deaf to it in a shell without
 		 * job control. Not again before the shell had the time to become deaf.

@@ -49,7 +49,8 @@ static int child_become(const struct spawn *s)
 		return -errno;
 	if (s->terminal && ioctl(s->in, TIOCSCTTY, 0) < 0)
 		return -errno;
-	if (s->adopts && prctl(PR_SET_CHILD_SUBREAPER, 1L) < 0)
+	/* EINVAL: as in main.c. */
+	if (s->adopts && prctl(PR_SET_CHILD_SUBREAPER, 1L) < 0 && errno != EINVAL)
 		return -errno;
 	if (dup2(s->in, 0) < 0 || dup2(s->out, 1) < 0 || dup2(s->err, 2) < 0)
 		return -errno;

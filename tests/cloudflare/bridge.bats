@@ -109,10 +109,10 @@ refused() { # PATTERN: the mount fails with one sentence that matches
 
 # The container ends, as one that sleeps or is evicted; the next use starts an empty one.
 lose_container() {
-	local pid
-	pid=$(cat "$BRIDGE"/*/pid)
-	kill -9 -- "-$pid"
-	wait_until 10 eval '[ "$(containers)" = 0 ]'
+	local lost
+	lost=$(echo "$BRIDGE"/*)
+	kill -9 -- "-$(cat "$lost/pid")"
+	wait_until 10 test ! -e "$lost"
 }
 @test "a container that is lost: this is said, nothing is written over unasked, accept goes on with the new one" {
 	start
@@ -124,7 +124,7 @@ lose_container() {
 	[ "$status" != 0 ]
 	run sh -c 'echo "echo hi" >"$1/exec"' - "$C"
 	[ "$status" != 0 ]
-	[ "$(containers)" = 0 ] || [ -z "$(other 'ls -A')" ]
+	[ -z "$(other 'ls -A')" ]
 	echo accept >"$C/ctl"
 	[ -z "$(ls -A "$W")" ]
 	echo new >"$W/f"

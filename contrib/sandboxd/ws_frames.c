@@ -107,10 +107,10 @@ static int refuse(struct ws_frames *f, unsigned code, const char *why)
 static bool is_utf8(const struct buf *b, size_t from)
 {
 	AUTO_BUF repaired = BUF_INIT;
+	if (b->size == from)
+		return true;
 	const char *p = b->data + from;
 	size_t n = b->size - from;
-	if (!n)
-		return true;
 	(void)text_repair(&repaired, p, n, true); /* with `last` it uses all */
 	return !buf_error(&repaired) && repaired.size == n && memcmp(repaired.data, p, n) == 0;
 }

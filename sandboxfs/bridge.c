@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <json-c/json.h>
-#include <nettle/base64.h>
 #include <nettle/sha2.h>
 #include <regex.h>
 #include <stdio.h>
@@ -16,10 +15,11 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "bridge_events.h"
 #include "bridge_impl.h"
 #include "cleanup.h"
 #include "driver.h"
-#include "log.h"
+#include "shown.h"
 #include "token.h"
 #include "tunnel.h"
 
@@ -40,28 +40,22 @@ struct link {
 
 /* --- what is said to the bridge --- */
 
-/* The words of a refusal: of JSON its `error`, else the text itself; what steers a terminal is taken out. new */
+/* The words of a refusal, fit for a terminal: of JSON its `error`, else the text itself. new */
 static char *refusal(const struct buf *body)
 {
 	AUTO_BUF text = BUF_INIT;
+	AUTO_BUF words = BUF_INIT;
 	buf_add(&text, body->data, body->size < REPLY_MOST ? body->size : REPLY_MOST);
-	buf_char(&text, 0);
 	if (buf_error(&text))
 		return NULL;
 	struct json_object *o = json_tokener_parse(text.data), *error;
+	const char *said = text.data;
 	if (json_object_object_get_ex(o, "error", &error) &&
-		json_object_is_type(error, json_type_string)) {
-		buf_clear(&text);
-		buf_str(&text, json_object_get_string(error));
-		buf_char(&text, 0);
-	}
+		json_object_is_type(error, json_type_string))
+		said = json_object_get_string(error);
+	shown_words(&words, said, strlen(said), SAID_MOST);
 	json_object_put(o);
-	if (buf_error(&text))
-		return NULL;
-	for (char *p = text.data; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 127)
-			*p = '?';
-	return strndup(text.data, SAID_MOST);
+	return buf_steal(&words);
 }
 
 /* What a status that is not the wanted one means. -EAGAIN: later it may be otherwise. */
@@ -120,68 +114,13 @@ int bridge_ask(const struct bridge *b, struct call *c, const char *method, const
 	return err;
 }
 
-/* --- exec: server-sent events --- */
-
-struct answer {
-	struct buf *out;
-	int status;
-	bool ended;
-	char *error;
-};
-
-static int event_output(struct answer *a, const char *data)
-{
-	struct base64_decode_ctx ctx;
-	size_t n = strlen(data), done = BASE64_DECODE_LENGTH(n);
-	AUTO_FREE uint8_t *bytes = malloc(done + 1);
-	if (!bytes)
-		return -ENOMEM;
-	base64_decode_init(&ctx);
-	if (!base64_decode_update(&ctx, &done, bytes, n, data) || !base64_decode_final(&ctx))
-		return -EPROTO;
-	buf_add(a->out, bytes, done);
-	return buf_error(a->out);
-}
-
-static int event(struct answer *a, const char *kind, const char *data)
-{
-	struct json_object *o, *value;
-	if (strcmp(kind, "stdout") == 0)
-		return event_output(a, data);
-	if (strcmp(kind, "exit") != 0 && strcmp(kind, "error") != 0)
-		return 0; /* stderr, and what may come to be */
-	o = json_tokener_parse(data);
-	if (json_object_object_get_ex(o, "exit_code", &value)) {
-		a->status = json_object_get_int(value);
-		a->ended = true;
-	} else if (json_object_object_get_ex(o, "error", &value) && !a->error) {
-		a->error = strdup(json_object_get_string(value));
-	}
-	json_object_put(o);
-	return 0;
-}
-
-static int events(struct answer *a, char *text)
-{
-	const char *kind = "";
-	for (char *line, *rest = text; (line = strsep(&rest, "\n"));) {
-		size_t n = strlen(line);
-		if (n && line[n - 1] == '\r')
-			line[n - 1] = 0;
-		if (strncmp(line, "event: ", 7) == 0)
-			kind = line + 7;
-		int err = strncmp(line, "data: ", 6) == 0 ? event(a, kind, line + 6) : 0;
-		if (err)
-			return err;
-	}
-	return 0;
-}
+/* --- what the carrier asks for --- */
 
 static int link_run(void *arg, struct call *c, const char *script, struct buf *out, int *status)
 {
 	const struct link *l = arg;
 	struct http_reply reply = {.body = BUF_INIT};
-	struct answer a = {.out = out};
+	struct bridge_answer a = {.out = out};
 	struct json_object *body = json_object_new_object(), *argv = json_object_new_array();
 	const char *const words[] = {"sh", "-c", script};
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -197,11 +136,10 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 		err = bridge_refused(l->bridge, c, l->name, reply.status, &reply.body);
 	buf_char(&reply.body, 0);
 	if (!err)
-		err = buf_error(&reply.body) ? -ENOMEM : events(&a, reply.body.data);
+		err = buf_error(&reply.body) ? -ENOMEM : bridge_events_take(&a, reply.body.data);
 	/* A body that ends without either was cut: nobody knows what was done. The scripts may be run again. */
 	if (!err && a.error)
-		err =
-			call_fault(c, EAGAIN, "exec_transport_error", "%s: %.*s", l->name, SAID_MOST, a.error);
+		err = call_fault(c, EAGAIN, "exec_transport_error", "%s: %s", l->name, a.error);
 	else if (!err && !a.ended)
 		err = call_fault(c, EAGAIN, NULL, "%s: the bridge cut its answer off", l->name);
 	*status = a.status;

@@ -208,9 +208,12 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 	add(body, "command", command.data);
 	add(body, "sessionId", SESSIONLESS);
 	int err = ask(k, c, "POST", "/api/execute", body, SCRIPT_MS, &http_status, &reply);
-	if (!err && json_object_object_get_ex(reply, "exitCode", &value)) {
+	/* Members may be there and null, which json-c gives as NULL. */
+	if (!err && json_object_object_get_ex(reply, "exitCode", &value) &&
+		json_object_is_type(value, json_type_int)) {
 		*status = json_object_get_int(value);
-		if (json_object_object_get_ex(reply, "stdout", &value))
+		if (json_object_object_get_ex(reply, "stdout", &value) &&
+			json_object_is_type(value, json_type_string))
 			buf_str(out, json_object_get_string(value));
 		err = buf_error(out);
 	} else if (!err) {

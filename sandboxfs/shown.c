@@ -52,3 +52,10 @@ void shown_add(struct buf *out, const char *text, size_t n, enum shown_backslash
 	}
 	buf_add(out, plain, (size_t)(p - plain));
 }
+
+void shown_words(struct buf *out, const char *text, size_t n, size_t most)
+{
+	shown_add(out, text, n < most ? n : most, SHOWN_KEEP);
+	if (n > most)
+		buf_str(out, "...");
+}

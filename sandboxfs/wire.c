@@ -13,15 +13,18 @@
 
 #include "buf.h"
 #include "cleanup.h"
+#include "shown.h"
 #include "websocket_handshake.h"
 
 enum {
-	LOOK_MS = 100,      /* how often a wait looks whether it is cancelled */
-	CONNECT_MS = 30000, /* TCP and TLS */
-	IN_MOST = 1 << 20,  /* what is received and not yet taken */
-	MESSAGE = 16 << 10, /* of what goes out */
-	PONGS_MOST = 256,   /* messages that wait, our own one and answers to pings */
-	SAID_MOST = 4096    /* of what the server says in text */
+	LOOK_MS = 100,       /* how often a wait looks whether it is cancelled */
+	CONNECT_MS = 30000,  /* TCP and TLS */
+	IN_MOST = 1 << 20,   /* what is received and not yet taken */
+	TURN_MOST = 4 << 20, /* what is received in one go, of whatever kind */
+	MESSAGE = 16 << 10,  /* of what goes out */
+	PONGS_MOST = 256,    /* messages that wait, our own one and answers to pings */
+	SAID_MOST = 4096,    /* of what the server says in text */
+	SHOWN_MOST = 400     /* and of that in a sentence */
 };
 
 struct wire {
@@ -34,6 +37,7 @@ struct wire {
 	struct buf in; /* the messages' bytes, not yet taken from in_at on */
 	size_t in_at;
 	struct buf said; /* the text messages: JSON for people, mostly why not */
+	size_t turn;     /* received since frames_move began */
 	bool text, control, over;
 };
 
@@ -82,18 +86,21 @@ static ssize_t on_recv(
 	struct wire *w = arg;
 	size_t n = 0;
 	(void)flags;
-	/* Whoever takes has not kept up, or pings faster than it reads: it waits in its own buffers. */
-	bool full =
-		w->in.size - w->in_at >= IN_MOST || wslay_event_get_queued_msg_count(frames) >= PONGS_MOST;
+	/* Whoever takes has not kept up, or the server pings faster than it reads or talks without end: the rest waits in its buffers. */
+	bool full = w->turn >= TURN_MOST || w->in.size - w->in_at >= IN_MOST ||
+				wslay_event_get_queued_msg_count(frames) >= PONGS_MOST;
 	if (!full && w->early_at < w->early.size) {
 		n = w->early.size - w->early_at < size ? w->early.size - w->early_at : size;
 		memcpy(p, w->early.data + w->early_at, n);
 		w->early_at += n;
+		w->turn += n;
 		return (ssize_t)n;
 	}
 	int err = full ? -EAGAIN : wire_recv(w, p, size, &n);
-	if (!err)
+	if (!err) {
+		w->turn += n;
 		return (ssize_t)n;
+	}
 	w->over = w->over || err != -EAGAIN;
 	wslay_event_set_error(
 		frames, err == -EAGAIN ? WSLAY_ERR_WOULDBLOCK : WSLAY_ERR_CALLBACK_FAILURE);
@@ -163,10 +170,17 @@ static int frames_begin(struct wire *w)
 	return 0;
 }
 
-/* Sends and receives what can be; false: it has ended. */
+/* So many answers to pings wait that nothing more is read. */
+static bool frames_full(const struct wire *w)
+{
+	return wslay_event_get_queued_msg_count(w->frames) >= PONGS_MOST;
+}
+
+/* Sends and receives what can be; false: it has ended. What can go goes first: it may make room to read what poll does not see. */
 static bool frames_move(struct wire *w)
 {
-	if (w->over || wslay_event_recv(w->frames) != 0 || wslay_event_send(w->frames) != 0 ||
+	w->turn = 0;
+	if (w->over || wslay_event_send(w->frames) != 0 || wslay_event_recv(w->frames) != 0 ||
 		buf_error(&w->in))
 		w->over = true;
 	if (!wslay_event_want_read(w->frames))
@@ -185,7 +199,9 @@ static int carrier_fd(void *arg)
 static short carrier_events(void *arg, int wants_write)
 {
 	struct wire *w = arg;
-	return POLLIN | (wants_write || wslay_event_want_write(w->frames) ? POLLOUT : 0);
+	/* Told of what it does not read, poll would never wait. */
+	return (frames_full(w) ? 0 : POLLIN) |
+		   (wants_write || wslay_event_want_write(w->frames) ? POLLOUT : 0);
 }
 
 static int carrier_read(void *arg, void *p, size_t size, size_t *n)
@@ -234,22 +250,32 @@ struct mux_carrier wire_carrier(struct wire *w)
 
 /* --- what comes before --- */
 
-/* The newest text the server said, for a sentence; what steers a terminal is taken out. */
-static const char *wire_said(struct wire *w)
+/* What the server said, for a sentence, behind `before`; nothing if it said nothing: new. */
+static char *wire_words(const char *before, const char *p, size_t n)
 {
-	buf_char(&w->said, 0);
-	if (buf_error(&w->said))
-		return "";
-	for (char *p = w->said.data; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 127)
-			*p = '?';
-	return w->said.data;
+	AUTO_BUF words = BUF_INIT;
+	if (n) {
+		buf_str(&words, before);
+		shown_words(&words, p, n, SHOWN_MOST);
+	}
+	return buf_steal(&words);
+}
+
+/* The line behind bad, if it has come whole: new. */
+static char *wire_refusal(const struct wire *w, const char *bad)
+{
+	const char *why = w->in.size ? memmem(w->in.data, w->in.size, bad, strlen(bad)) : NULL;
+	const char *end = why ? memchr(why, '\n', w->in.size - (size_t)(why - w->in.data)) : NULL;
+	if (!end)
+		return NULL;
+	why += strlen(bad);
+	return wire_words("", why, (size_t)(end - why));
 }
 
 int wire_await(struct wire *w, struct call *c, const char *mark, const char *bad, size_t most,
 	int64_t deadline)
 {
-	size_t n = strlen(mark), skipped = 0;
+	size_t n = strlen(mark);
 	for (;;) {
 		bool open = frames_move(w);
 		const char *at = w->in.size ? memmem(w->in.data, w->in.size, mark, n) : NULL;
@@ -257,18 +283,14 @@ int wire_await(struct wire *w, struct call *c, const char *mark, const char *bad
 			w->in_at = (size_t)(at - w->in.data) + n;
 			return 0;
 		}
-		const char *why = w->in.size ? memmem(w->in.data, w->in.size, bad, strlen(bad)) : NULL;
-		const char *end = why ? memchr(why, '\n', w->in.size - (size_t)(why - w->in.data)) : NULL;
-		if (end) {
-			why += strlen(bad);
-			buf_clear(&w->said);
-			buf_add(&w->said, why, (size_t)(end - why));
-			return call_fault(c, EIO, NULL, "in the sandbox: %s", wire_said(w));
+		AUTO_FREE char *why = wire_refusal(w, bad);
+		if (why)
+			return call_fault(c, EIO, NULL, "in the sandbox: %s", why);
+		if (!open) {
+			AUTO_FREE char *said = wire_words(": ", w->said.data, w->said.size);
+			return call_fault(c, EPIPE, NULL, "the server ended the terminal%s", said ? said : "");
 		}
-		if (!open)
-			return call_fault(c, EPIPE, NULL, "the server ended the terminal%s%s",
-				w->said.size ? ": " : "", wire_said(w));
-		if (skipped + w->in.size > most)
+		if (w->in.size > most)
 			return call_fault(
 				c, EPROTO, NULL, "the server's terminal does not run what it was asked to");
 		int err =
@@ -353,26 +375,24 @@ static int send_request(struct wire *w, const struct buf *request, int64_t deadl
 static int refused(struct wire *w, const char *url, size_t head)
 {
 	int status = websocket_head_status(w->early.data, head);
-	buf_add(
-		&w->said, w->early.data + head, w->early.size - head < 400 ? w->early.size - head : 400);
-	const char *said = wire_said(w);
-	const char *space = *said ? ": " : "";
+	AUTO_FREE char *words = wire_words(": ", w->early.data + head, w->early.size - head);
+	const char *said = words ? words : "";
 	switch (status) {
 	case 401:
 	case 403:
 		return call_fault(w->call, EACCES, "unauthorized",
-			"%s: the server refuses the token (%d)%s%s", url, status, space, said);
+			"%s: the server refuses the token (%d)%s", url, status, said);
 	case 404:
-		return call_fault(w->call, ENOTSUP, NULL, "%s: the server has no terminal there (404)%s%s",
-			url, space, said);
+		return call_fault(
+			w->call, ENOTSUP, NULL, "%s: the server has no terminal there (404)%s", url, said);
 	case 429:
 	case 502:
 	case 503:
 	case 504:
-		return call_fault(w->call, EAGAIN, NULL, "%s: not now (%d)%s%s", url, status, space, said);
+		return call_fault(w->call, EAGAIN, NULL, "%s: not now (%d)%s", url, status, said);
 	default:
-		return call_fault(w->call, EPROTO, NULL, "%s: the server answers %d to a WebSocket%s%s",
-			url, status, space, said);
+		return call_fault(
+			w->call, EPROTO, NULL, "%s: the server answers %d to a WebSocket%s", url, status, said);
 	}
 }
 
@@ -381,6 +401,8 @@ static int read_head(struct wire *w, int64_t deadline, size_t *head)
 	for (;;) {
 		char piece[4096];
 		size_t n = 0;
+		if (call_now_ms() >= deadline)
+			return -ETIMEDOUT;
 		ssize_t size = websocket_head_size(w->early.data ? w->early.data : "", w->early.size);
 		if (size < 0)
 			return call_fault(w->call, EPROTO, NULL, "the server does not speak HTTP/1.1");

@@ -64,3 +64,11 @@ attach() { # TEST of attach.py
 @test "a damaged frame ends the link, not the server" {
 	attach a_damaged_frame_ends_it
 }
+
+@test "an image of nothing but a shell is enough" {
+	local busybox
+	busybox=$(command -v busybox) || skip 'no busybox'
+	! ldd "$busybox" >/dev/null 2>&1 || skip 'busybox is not static'
+	# -P: beside it lies another pty.py
+	timeout "$((170 * SLOW))" python3 -P "$BATS_TEST_DIRNAME/attach.py" "$T/d" a_bare_image_is_enough "$(realpath "$busybox")"
+}

@@ -2,7 +2,7 @@
 """Drives the attach mode of the sandboxd in the directory given, over terminals. Runs in a namespace of its own; ends with 0 if all is
 well. A client of mux.h that shares nothing with that of the program.
 
-    attach.py DIRECTORY TEST
+    attach.py DIRECTORY TEST [BUSYBOX]
 """
 import fcntl
 import os
@@ -29,12 +29,13 @@ LIMIT = 120
 class Attached:
     """One attach on a terminal."""
 
-    def __init__(self, take=65536):
+    def __init__(self, take=65536, command=()):
         self.take = take
+        command = list(command) + [directory + "/attach"]
         self.pid, self.fd = pty.fork()
         if not self.pid:
             os.environ.update(TERM="xterm", PS1="$ ", KEPT="yes")
-            os.execv(directory + "/attach", [directory + "/attach"])
+            os.execvp(command[0], command)
         seen = b""
         while GREETING not in seen:
             part = os.read(self.fd, 1)  # not a byte of what follows
@@ -282,6 +283,20 @@ def what_keeps_the_daemon_from_starting_is_said():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
+def a_bare_image_is_enough():
+    """Of this test alone it runs outside; the image has a shell, and no library, no /etc, no locale."""
+    here = os.path.realpath(os.path.dirname(os.path.abspath(sys.argv[1])))
+    image = "bwrap --unshare-all --die-with-parent --clearenv --proc /proc --dev /dev --tmpfs /tmp --dir /bin"
+    image += " --bind %s/d /tmp/.sandboxfs/0123 --ro-bind %s /bin/busybox" % (here, sys.argv[3])
+    for name in "sh cat echo uname ls sleep kill env mkdir rm".split():
+        image += " --symlink busybox /bin/" + name
+    a = Attached(command=image.split())
+    assert b"200 OK" in a.ask(get("/api/ping"))
+    assert b"made in /workspace" in a.ask(execute("echo made in $PWD > f; cat /workspace/f; ls -a /"))
+    assert b'"exitCode":7' in a.ask(execute("(exit 7)"))
+    a.hang_up()
+
+
 def a_damaged_frame_ends_it():
     a = Attached()
     assert b"200 OK" in a.ask(get("/api/ping"))
@@ -291,4 +306,6 @@ def a_damaged_frame_ends_it():
     assert len(daemons()) == 1
 
 
+if sys.argv[2] == "a_bare_image_is_enough":
+    directory = "/tmp/.sandboxfs/0123"  # as it is seen in there
 globals()[sys.argv[2]]()

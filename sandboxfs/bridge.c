@@ -78,6 +78,14 @@ int bridge_refused(
 	case 504:
 		return call_fault(
 			c, EAGAIN, NULL, "%s: %s: not now (%d): %s", what, b->target.base, status, words);
+	case 301:
+	case 302:
+	case 303:
+	case 307:
+	case 308:
+		return call_fault(c, EPROTO, NULL,
+			"%s: %s sends elsewhere (%d), where the token is not sent; mount the right address",
+			what, b->target.base, status);
 	default:
 		return call_fault(c, status == 403 ? EACCES : EIO, NULL, "%s: %s answers %d: %s", what,
 			b->target.base, status, words);
@@ -108,6 +116,8 @@ int bridge_ask(const struct bridge *b, struct call *c, const char *method, const
 	if (err == -EPROTO)
 		return call_fault(c, EPROTO, NULL, "%s: no HTTP, or its certificate is not to be trusted",
 			b->target.base);
+	if (err == -EFBIG)
+		return call_fault(c, EPROTO, NULL, "%s: an answer without end", b->target.base);
 	if (err == -ETIMEDOUT)
 		return call_fault(c, ETIMEDOUT, NULL, "%s: no answer within %lld s", b->target.base,
 			(long long)timeout_ms / 1000);
@@ -148,17 +158,14 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 	return err;
 }
 
-/* The bridge writes below /workspace alone; the name is gone as soon as the file has been unpacked. */
+/* The bridge writes below /workspace alone; the name is gone as soon as the file has been unpacked. Tried again it goes over what was left. */
 static int link_put(void *arg, struct call *c, const void *p, size_t size, char **path)
 {
 	const struct link *l = arg;
 	struct http_reply reply = {.body = BUF_INIT};
 	AUTO_BUF name = BUF_INIT;
 	AUTO_BUF route = BUF_INIT;
-	uint64_t random;
-	if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
-		return -EIO;
-	buf_printf(&name, "/workspace/.sandboxfs-%016llx.gz", (unsigned long long)random);
+	buf_printf(&name, "/workspace/.sandboxfs-%016llx.gz", (unsigned long long)l->bridge->random);
 	buf_printf(&route, "/file%s", name.data ? name.data : "");
 	if (buf_error(&name) || buf_error(&route))
 		return -ENOMEM;
@@ -293,7 +300,7 @@ static int check_token(const struct bridge *b, struct call *c)
 	else if (err)
 		err = call_fault(c, -err, NULL, "%s: %s", b->target.base,
 			err == -EPROTO ? "no HTTP, or its certificate is not to be trusted" : strerror(-err));
-	else if (reply.status == 401 || reply.status == 404)
+	else if (reply.status == 401 || reply.status == 404 || reply.status / 100 == 3)
 		err = bridge_refused(b, c, "mount", reply.status, &reply.body);
 	/* Another status may pass. */
 	buf_release(&reply.body);
@@ -308,6 +315,10 @@ static int bridge_open(const struct options *o, struct call *c, void **state)
 	b->options = o;
 	pthread_mutex_init(&b->lock, NULL);
 	b->names.dir = b->run.lock = -1;
+	if (getrandom(&b->random, sizeof b->random, 0) != (ssize_t)sizeof b->random) {
+		bridge_close(b);
+		return -EIO;
+	}
 	int err = set_address(b, c, o->server);
 	if (!err)
 		err = token_read(o, c, true, &b->target.token);
@@ -368,6 +379,10 @@ static int bridge_destroy(void *state, struct call *c, const char *name)
 		err = bridge_ask(b, c, "DELETE", name, "", NULL, NULL, 0, REQUEST_MS, &reply);
 	if (!err && reply.status != 204 && reply.status != 200)
 		err = bridge_refused(b, c, name, reply.status, &reply.body);
+	if (err == -EAGAIN) { /* programs take that word for something else */
+		c->fault.err = EHOSTDOWN;
+		err = -EHOSTDOWN;
+	}
 	buf_release(&reply.body);
 	return err ? err : names_remove(&b->names, c, name, dir);
 }

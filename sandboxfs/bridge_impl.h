@@ -25,6 +25,7 @@ struct bridge {
 	struct http_target target; /* https://HOST[:PORT] */
 	struct names names;
 	struct run_dir run;
+	uint64_t random; /* in the name of what it puts into a sandbox */
 	pthread_mutex_t lock;
 	struct bridge_bucket
 		*buckets; /* lock; those that this mount has mounted, in the order of their names */

@@ -87,6 +87,10 @@ static int try_wire(struct tunnel *t, struct call *c, int64_t deadline)
 	int64_t until = call_now_ms() + GREETING_MS;
 	err = wire_await(
 		t->wire, c, CARRY_GREETING, CARRY_REFUSAL, NOISE_MOST, until < deadline ? until : deadline);
+	if (err == -ETIMEDOUT)
+		call_fault(c, ETIMEDOUT, NULL,
+			"%s: the terminal does not run what it was asked to, after %d s", t->way.target->base,
+			GREETING_MS / 1000);
 	if (err)
 		leave(t);
 	return err;
@@ -126,8 +130,13 @@ static int establish(struct tunnel *t, struct call *c)
 	int64_t deadline = call_now_ms() + START_MS, pause = PAUSE_FIRST_MS;
 	for (;;) {
 		int err = establish_once(t, c, deadline);
-		if (!passing(err) || call_now_ms() + pause >= deadline)
-			return err == -EAGAIN ? -EHOSTDOWN : err;
+		if (!passing(err))
+			return err;
+		if (call_now_ms() + pause >= deadline) {
+			call_fault(c, EHOSTDOWN, NULL, "%s: it breaks off all the time", t->way.target->base);
+			c->fault.err = EHOSTDOWN;
+			return -EHOSTDOWN;
+		}
 		if (call_wait(c, never, NULL, call_now_ms() + pause) == -EINTR)
 			return -EINTR;
 		fault_clear(&c->fault);

@@ -299,6 +299,8 @@ static int serve(struct sockaddr_un *address)
 int attach_main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
+	/* The other end of a terminal, inherited from who made it, would keep the link's end from us. */
+	close_from(STDERR_FILENO + 1);
 	int err = terminal_make_raw(STDIN_FILENO);
 	if (err)
 		return refuse("standard input is no terminal", err);

@@ -325,8 +325,12 @@ teardown() {
 	local all bad=0 m p names=
 	[ -n "${T:-}" ] || return 0
 	cd /
-	# the program's own list of them, which is there without a mount as well
-	if [ "$SERVER" = bridge ]; then names=$(ls "$T"/data/sandboxfs/.bridges/*/ 2>/dev/null); fi
+	if [ "$SERVER" = bridge ]; then
+		# the program's own list of them, which is there without a mount as well
+		names=$(ls "$T"/data/sandboxfs/.bridges/*/ 2>/dev/null)
+		# mkdir begins to start it; a second first request, which DELETE would be, may be given another container
+		[ -z "$names" ] || [ -n "$(api_socket)" ] || timeout 30 ls "$W" >/dev/null 2>&1 || :
+	fi
 	all=$(test_processes)
 	# what a failed test left stopped could not end
 	for p in $all; do kill -CONT "${p%:*}" 2>/dev/null || :; done

@@ -1,7 +1,7 @@
 /*
  * POST /api/backup/create and /api/backup/restore: archives of directories in files of the sandbox, with the fields of the
- * official API. The archives are tar, whatever their name ends in; a restore replaces the content of the directory, or
- * leaves it as it is when the archive is broken. Owns nothing.
+ * official API. The archives are squashfs if their name ends in .sqsh and the sandbox has squashfs-tools, else tar; a restore replaces
+ * the content of the directory, or leaves it as it is when the archive is broken. Owns nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,7 @@
 #include "common.h"
 #include "fileop_server.h"
 #include "routes.h"
+#include "squash.h"
 #include "tar.h"
 #include "text.h"
 
@@ -128,17 +129,23 @@ static int pour(struct server *server, struct tar_writer *w, int fd)
 	return err ? err : -first;
 }
 
-/* The archive appears whole or not at all. */
-static int backup_write(struct server *server, const char *dir, const char *archive,
-	struct tar_filter *filter, bool gitignore, enum tar_compression compression, off_t *size)
+static int write_tar(struct server *server, const char *dir, struct tar_filter *filter,
+	enum tar_compression compression, int fd)
 {
 	struct tar_writer *w = NULL;
+	int err = tar_writer_new(dir, filter, compression, &w);
+	if (!err)
+		err = pour(server, w, fd);
+	tar_writer_free(w);
+	return err;
+}
+
+/* The archive appears whole or not at all. */
+static int backup_write(struct server *server, const char *dir, const char *archive,
+	struct tar_filter *filter, enum tar_compression compression, off_t *size, char **why)
+{
 	AUTO_FREE char *temporary = NULL;
-	int err = gitignore ? tar_filter_gitignore(server, dir, filter) : 0;
-	if (!err)
-		err = tar_writer_new(dir, filter, compression, &w);
-	if (!err)
-		err = make_parents(archive);
+	int err = make_parents(archive);
 	if (!err && asprintf(&temporary, "%s.XXXXXX", archive) < 0) {
 		temporary = NULL;
 		err = -ENOMEM;
@@ -148,12 +155,13 @@ static int backup_write(struct server *server, const char *dir, const char *arch
 		err = -errno;
 	struct stat st = {0};
 	if (!err)
-		err = pour(server, w, fd);
+		err = squash_wanted(archive)
+				  ? squash_create(server, dir, temporary, filter, compression, why)
+				  : write_tar(server, dir, filter, compression, fd);
 	if (!err && (fsync(fd) < 0 || fstat(fd, &st) < 0 || rename(temporary, archive) < 0))
 		err = -errno;
 	if (err < 0 && fd >= 0)
 		unlink(temporary);
-	tar_writer_free(w);
 	if (!err)
 		*size = st.st_size;
 	return err;
@@ -175,6 +183,7 @@ enum MHD_Result route_backup_create(struct request *r)
 	enum tar_compression compression;
 	struct stat st;
 	off_t size = 0;
+	AUTO_FREE char *why = NULL;
 	if (!request_json(r, false, &result) || !backup_paths(r, &dir, &archive, operation, &result))
 		return result;
 	const char *wrong = backup_options(r, &filter, &compression);
@@ -184,11 +193,14 @@ enum MHD_Result route_backup_create(struct request *r)
 					 : backup_failed(r, ERR_BACKUP_CREATE_FAILED, operation, dir,
 						   "the directory does not exist");
 	}
-	int err = backup_write(r->server, dir, archive, &filter, json_flag(r->json, "gitignore", false),
-		compression, &size);
+	int err =
+		json_flag(r->json, "gitignore", false) ? tar_filter_gitignore(r->server, dir, &filter) : 0;
+	if (!err)
+		err = backup_write(r->server, dir, archive, &filter, compression, &size, &why);
 	tar_filter_release(&filter);
 	if (err < 0)
-		return backup_failed(r, ERR_BACKUP_CREATE_FAILED, operation, dir, strerrordesc_np(-err));
+		return backup_failed(
+			r, ERR_BACKUP_CREATE_FAILED, operation, dir, why ? why : strerrordesc_np(-err));
 	struct json_object *o = answer_new();
 	json_object_object_add(o, "sizeBytes", json_object_new_int64(size));
 	json_object_object_add(o, "archivePath", text_json_str(archive));
@@ -208,15 +220,17 @@ enum MHD_Result route_backup_restore(struct request *r)
 		return backup_failed(r, ERR_BACKUP_RESTORE_FAILED, operation, archive,
 			errno == ENOENT ? "the archive does not exist" : strerrordesc_np(errno));
 	char magic[4];
-	if (pread(fd, magic, 4, 0) == 4 && memcmp(magic, "hsqs", 4) == 0)
+	bool squash = pread(fd, magic, 4, 0) == 4 && memcmp(magic, "hsqs", 4) == 0;
+	if (squash && !squash_can_unpack())
 		return backup_failed(r, ERR_BACKUP_RESTORE_FAILED, operation, archive,
-			"the archive is squashfs; sandboxd makes and restores tar");
+			"the archive is squashfs, and the sandbox has no unsquashfs");
 	int err = make_parents(dir);
 	if (!err && mkdir(dir, 0755) < 0 && errno != EEXIST)
 		err = -errno;
 	struct tar_result done = {0, 0, NULL, NULL};
 	if (!err)
-		err = tar_replace(r->server, fd, dir, &done);
+		err = squash ? squash_replace(r->server, archive, dir, &done)
+					 : tar_replace(r->server, fd, dir, &done);
 	if (err < 0) {
 		result = backup_failed(r, ERR_BACKUP_RESTORE_FAILED, operation, dir,
 			done.why ? done.why : strerrordesc_np(-err));

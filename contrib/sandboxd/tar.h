@@ -61,5 +61,8 @@ int tar_unpack_at(struct server *server, int fd, int root, struct tar_result *re
  * -EACCES a directory in it is another's, both known before anything is touched.
  */
 int tar_replace(struct server *server, int fd, const char *dir, struct tar_result *result);
+/* The same with another way to unpack: into root, which is the new directory where. 0 or a negative errno. */
+typedef int tar_unpacker(void *arg, int root, const char *where, struct tar_result *result);
+int tar_replace_by(tar_unpacker *unpack, void *arg, const char *dir, struct tar_result *result);
 
 #endif

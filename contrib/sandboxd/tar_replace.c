@@ -216,8 +216,21 @@ static int finish(int root, struct beside *fresh, struct beside *aside, const st
 	return err < 0 ? say(r, err, NULL, "everything was unpacked and is in its place") : 0;
 }
 
-static int replace(struct server *server, int fd, int root, struct beside *fresh,
-	struct beside *aside, struct tar_result *r)
+struct unpacking {
+	tar_unpacker *by;
+	void *arg;
+	const char *dir;
+};
+
+static int unpack(const struct unpacking *u, const struct beside *to, struct tar_result *r)
+{
+	AUTO_BUF where = BUF_INIT;
+	buf_printf(&where, "%s/%s", u->dir, to->name);
+	return buf_error(&where) < 0 ? -ENOMEM : u->by(u->arg, to->fd, where.data, r);
+}
+
+static int replace(const struct unpacking *u, int root, struct beside *fresh, struct beside *aside,
+	struct tar_result *r)
 {
 	struct stat top;
 	char *const skip[] = {fresh->name, aside->name, NULL};
@@ -231,7 +244,7 @@ static int replace(struct server *server, int fd, int root, struct beside *fresh
 	if (!err && fchmod(fresh->fd, (top.st_mode & 07777) | 0700) < 0)
 		err = -errno;
 	if (!err)
-		err = tar_unpack_at(server, fd, fresh->fd, r);
+		err = unpack(u, fresh, r);
 	if (!err && (fstat(fresh->fd, &top) < 0 || fchmod(fresh->fd, 0700) < 0))
 		err = -errno;
 	if (!err)
@@ -243,15 +256,16 @@ static int replace(struct server *server, int fd, int root, struct beside *fresh
 	return err ? err : finish(root, fresh, aside, &top, r);
 }
 
-int tar_replace(struct server *server, int fd, const char *dir, struct tar_result *result)
+int tar_replace_by(tar_unpacker *by, void *arg, const char *dir, struct tar_result *result)
 {
+	const struct unpacking u = {by, arg, dir};
 	*result = (struct tar_result){0, 0, NULL, NULL};
 	struct beside fresh = {"", -1}, aside = {"", -1};
 	AUTO_FD int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat before;
 	if (root < 0 || fstat(root, &before) < 0)
 		return say(result, -errno, NULL, NULL);
-	int err = replace(server, fd, root, &fresh, &aside, result);
+	int err = replace(&u, root, &fresh, &aside, result);
 	if (!err)
 		return 0;
 	if (beside_drop(root, &fresh) < 0 || beside_drop(root, &aside) < 0)
@@ -260,4 +274,22 @@ int tar_replace(struct server *server, int fd, const char *dir, struct tar_resul
 	struct timespec times[2] = {before.st_atim, before.st_mtim};
 	(void)futimens(root, times); /* of a directory of another's they are what they are */
 	return err;
+}
+
+struct tar_source {
+	struct server *server;
+	int fd;
+};
+
+static int unpack_tar(void *arg, int root, const char *where, struct tar_result *result)
+{
+	const struct tar_source *source = arg;
+	(void)where;
+	return tar_unpack_at(source->server, source->fd, root, result);
+}
+
+int tar_replace(struct server *server, int fd, const char *dir, struct tar_result *result)
+{
+	struct tar_source source = {server, fd};
+	return tar_replace_by(unpack_tar, &source, dir, result);
 }

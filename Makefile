@@ -46,7 +46,7 @@ pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1))
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1))
 
 FS_SRC := $(wildcard sandboxfs/*.c ctl/*.c) contrib/common/buf.c contrib/common/spool.c \
-	contrib/common/fileop.c contrib/common/mux.c contrib/common/tree_remove.c
+	contrib/common/fileop.c contrib/common/mux.c contrib/common/mux_connection.c contrib/common/tree_remove.c
 D_SRC := $(wildcard contrib/sandboxd/*.c contrib/common/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)

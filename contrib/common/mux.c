@@ -1,7 +1,7 @@
 /*
  * Many connections over one carrier; the protocol is in mux.h.
  *
- * Owns the sockets of its connections, what is on its way to them and to the carrier. One thread's: no locks, nothing at file scope. May
+ * Owns the connections (mux_connection.h) and what is on its way to the carrier. One thread's: no locks, nothing at file scope. May
  * not touch what the carrier is made of.
  *
  * What is kept is bounded: for each socket what the window lets the other side send; for the carrier OUT_FULL bytes and a few frames,
@@ -20,7 +20,7 @@
 #include <zlib.h>
 
 #include "buf.h"
-#include "cleanup.h"
+#include "mux_connection.h"
 
 enum {
 	IN_SIZE = 64 << 10,
@@ -32,27 +32,11 @@ enum {
 	ACCEPT_PAUSE_MS = 100 /* when descriptors or memory are short */
 };
 
-struct connection {
-	uint32_t id; /* 0: the other side has reset it; what has arrived is still written */
-	int fd;
-	bool readable;   /* poll said so, and no read has come up empty since */
-	bool ended;      /* its socket gave end of file; END was sent */
-	bool peer_ended; /* END has come */
-	bool shut;       /* and was passed to the socket */
-	bool deaf;       /* the socket takes no more */
-	bool broken;     /* the socket gives no more, and not because it ended */
-	uint32_t credit; /* what we may send */
-	uint32_t window; /* what the other side may send */
-	uint32_t owed;   /* taken by the socket, not yet given as credit */
-	struct buf out;  /* to the socket, from out_at */
-	size_t out_at;
-};
-
 enum { POLL_CARRIER, POLL_STOP, POLL_LISTENER, POLL_CONNECTIONS };
 
 struct mux {
 	const struct mux_spec *spec;
-	struct connection *connections[MUX_CONNECTIONS];
+	struct mux_connection *connections[MUX_CONNECTIONS];
 	struct pollfd polled[POLL_CONNECTIONS + MUX_CONNECTIONS];
 	unsigned count;  /* of connections */
 	unsigned turn;   /* whose socket is read first */
@@ -161,46 +145,26 @@ static int carrier_flush(struct mux *m)
 
 /* --- connections --- */
 
-static void connection_free(struct connection *c)
-{
-	if (!c)
-		return;
-	/* Where the socket can tell its peer that this was no orderly end, it does. */
-	if (!c->ended || !c->shut)
-		(void)setsockopt(
-			c->fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(c->fd);
-	buf_release(&c->out);
-	free(c);
-}
-
 /* Takes fd, also on failure. A slot must be free. */
 static int connection_add(struct mux *m, int fd, uint32_t id)
 {
-	AUTO_FD int owned = fd;
-	struct connection *c = calloc(1, sizeof *c);
-	if (!c)
-		return -ENOMEM;
-	c->id = id;
-	c->fd = steal_fd(&owned);
-	c->credit = MUX_WINDOW;
-	c->window = MUX_WINDOW;
 	unsigned slot = 0;
 	while (m->connections[slot])
 		slot++;
-	m->connections[slot] = c;
-	m->count++;
-	return 0;
+	int rc = mux_connection_new(fd, id, &m->connections[slot]);
+	if (!rc)
+		m->count++;
+	return rc;
 }
 
 static void connection_drop(struct mux *m, unsigned slot)
 {
-	connection_free(m->connections[slot]);
+	mux_connection_free(m->connections[slot]);
 	m->connections[slot] = NULL;
 	m->count--;
 }
 
-static struct connection *connection_find(struct mux *m, uint32_t id)
+static struct mux_connection *connection_find(struct mux *m, uint32_t id)
 {
 	for (unsigned i = 0; id && i < MUX_CONNECTIONS; i++)
 		if (m->connections[i] && m->connections[i]->id == id)
@@ -208,63 +172,18 @@ static struct connection *connection_find(struct mux *m, uint32_t id)
 	return NULL;
 }
 
-static bool connection_drained(const struct connection *c)
-{
-	return c->deaf || c->out_at == c->out.size;
-}
-
-static void connection_deafen(struct connection *c)
-{
-	c->deaf = true;
-	c->out_at = 0;
-	buf_release(&c->out);
-}
-
-/* What the socket takes of p; the rest is the caller's. */
-static size_t connection_send(struct connection *c, const void *p, size_t n)
-{
-	size_t done = 0;
-	while (done < n) {
-		ssize_t r = send(c->fd, (const char *)p + done, n - done, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (r > 0) {
-			done += (size_t)r;
-			c->owed += (uint32_t)r;
-		} else if (errno != EINTR) {
-			if (errno != EAGAIN)
-				connection_deafen(c);
-			break;
-		}
-	}
-	return done;
-}
-
-static void connection_flush(struct connection *c)
-{
-	if (!connection_drained(c))
-		c->out_at += connection_send(c, c->out.data + c->out_at, c->out.size - c->out_at);
-	if (!connection_drained(c))
-		return;
-	c->out_at = 0;
-	buf_clear(&c->out);
-	if (c->peer_ended && !c->shut) {
-		/* Of a socket whose peer has gone it may fail; reading it tells the same. */
-		(void)shutdown(c->fd, SHUT_WR);
-		c->shut = true;
-	}
-}
-
 /* Ends it when nothing more can come of it. */
 static void connection_settle(struct mux *m, unsigned slot)
 {
-	struct connection *c = m->connections[slot];
+	struct mux_connection *c = m->connections[slot];
 	if (!c)
 		return;
-	connection_flush(c);
+	mux_connection_flush(c);
 	if (c->broken || (c->ended && c->deaf && !c->peer_ended)) {
 		if (c->id)
 			frame_put(m, MUX_RESET, c->id, 0, 0);
 		connection_drop(m, slot);
-	} else if (connection_drained(c) && (!c->id || (c->ended && c->peer_ended))) {
+	} else if (mux_connection_drained(c) && (!c->id || (c->ended && c->peer_ended))) {
 		connection_drop(m, slot);
 	}
 }
@@ -284,13 +203,8 @@ static bool flight_room(const struct mux *m)
 		   m->queued - m->acked + MUX_HEADER + MUX_PAYLOAD <= MUX_FLIGHT;
 }
 
-static bool connection_wanted(const struct connection *c)
-{
-	return c->id && !c->ended && c->credit;
-}
-
 /* One frame of what its socket has. False: there was nothing. */
-static bool connection_read(struct mux *m, struct connection *c)
+static bool connection_read(struct mux *m, struct mux_connection *c)
 {
 	size_t n = c->credit < MUX_PAYLOAD ? c->credit : MUX_PAYLOAD;
 	unsigned char *p = (unsigned char *)buf_reserve(&m->out, MUX_HEADER + n);
@@ -324,7 +238,7 @@ static void carrier_fill(struct mux *m)
 		m->arrived_told = m->arrived;
 	}
 	for (unsigned i = 0; i < MUX_CONNECTIONS; i++) {
-		struct connection *c = m->connections[i];
+		struct mux_connection *c = m->connections[i];
 		if (!c || !c->id || c->peer_ended || c->owed < CREDIT_STEP)
 			continue;
 		frame_put(m, MUX_CREDIT, c->id, c->owed, 4);
@@ -336,8 +250,8 @@ static void carrier_fill(struct mux *m)
 		progress = false;
 		for (unsigned i = 0; i < MUX_CONNECTIONS && flight_room(m); i++) {
 			unsigned slot = m->turn++ % MUX_CONNECTIONS;
-			struct connection *c = m->connections[slot];
-			if (!c || !c->readable || !connection_wanted(c))
+			struct mux_connection *c = m->connections[slot];
+			if (!c || !c->readable || !mux_connection_wanted(c))
 				continue;
 			progress |= connection_read(m, c);
 			connection_settle(m, slot);
@@ -359,18 +273,18 @@ static int frame_open(struct mux *m, uint32_t id)
 	return out_pending(m) > OUT_MAX ? -EPROTO : 0;
 }
 
-static int frame_data(struct connection *c, const unsigned char *p, size_t n)
+static int frame_data(struct mux_connection *c, const unsigned char *p, size_t n)
 {
 	if (c->peer_ended || n > c->window)
 		return -EPROTO;
 	c->window -= (uint32_t)n;
-	size_t done = connection_drained(c) && !c->deaf ? connection_send(c, p, n) : 0;
+	size_t done = mux_connection_drained(c) && !c->deaf ? mux_connection_send(c, p, n) : 0;
 	if (!c->deaf)
 		buf_add(&c->out, p + done, n - done);
 	return buf_error(&c->out);
 }
 
-static int frame_credit(struct connection *c, uint32_t more)
+static int frame_credit(struct mux_connection *c, uint32_t more)
 {
 	if (more > MUX_WINDOW - c->credit)
 		return -EPROTO;
@@ -386,20 +300,7 @@ static int frame_ack(struct mux *m, uint64_t arrived)
 	return 0;
 }
 
-/*
- * After END it says only that nobody reads over there: what came before is still written, and who writes to the socket is told at once,
- * since it may not read before. Without END what came is not whole, and its reader is not to take it for that.
- */
-static void connection_reset(struct connection *c)
-{
-	c->id = 0;
-	if (!c->peer_ended)
-		connection_deafen(c);
-	else
-		(void)shutdown(c->fd, SHUT_RD); /* as SHUT_WR above */
-}
-
-static unsigned slot_of(const struct mux *m, const struct connection *c)
+static unsigned slot_of(const struct mux *m, const struct mux_connection *c)
 {
 	unsigned slot = 0;
 	while (m->connections[slot] != c)
@@ -412,7 +313,7 @@ static int frame_of_connection(
 {
 	if (!id || id > m->newest)
 		return -EPROTO;
-	struct connection *c = connection_find(m, id);
+	struct mux_connection *c = connection_find(m, id);
 	/* One that has ended here: the other side did not know yet when it sent this. */
 	if (!c)
 		return 0;
@@ -429,7 +330,7 @@ static int frame_of_connection(
 		c->peer_ended = true;
 		break;
 	default: /* MUX_RESET */
-		connection_reset(c);
+		mux_connection_reset(c);
 		break;
 	}
 	if (!rc)
@@ -549,14 +450,14 @@ static int listener_accept(struct mux *m)
 }
 
 /* Sets what poll waits for on one connection. True: it need not wait, there is something to read. */
-static bool connection_poll(const struct mux *m, const struct connection *c, struct pollfd *p)
+static bool connection_poll(const struct mux *m, const struct mux_connection *c, struct pollfd *p)
 {
 	*p = (struct pollfd){.fd = -1};
 	if (!c)
 		return false;
-	if (!connection_drained(c))
+	if (!mux_connection_drained(c))
 		p->events |= POLLOUT;
-	if (connection_wanted(c) && !c->readable)
+	if (mux_connection_wanted(c) && !c->readable)
 		p->events |= POLLIN;
 	/*
 	 * A hang-up is told even if nothing is waited for. It is of use where it ends something: else it would be told for ever, while
@@ -564,7 +465,7 @@ static bool connection_poll(const struct mux *m, const struct connection *c, str
 	 */
 	if (p->events || c->ended || (c->deaf && !c->credit))
 		p->fd = c->fd;
-	return connection_wanted(c) && c->readable && flight_room(m);
+	return mux_connection_wanted(c) && c->readable && flight_room(m);
 }
 
 static int until(int timeout, int64_t at, int64_t now)
@@ -609,7 +510,7 @@ static int wait_events(struct mux *m)
 static void connections_serve(struct mux *m)
 {
 	for (unsigned i = 0; i < MUX_CONNECTIONS; i++) {
-		struct connection *c = m->connections[i];
+		struct mux_connection *c = m->connections[i];
 		const struct pollfd *p = &m->polled[POLL_CONNECTIONS + i];
 		if (!c || !p->revents || p->fd != c->fd)
 			continue;
@@ -618,7 +519,7 @@ static void connections_serve(struct mux *m)
 		/* Nobody is there any more. Without credit that would never be read, if the other side's socket is not read either. */
 		if (p->revents & (POLLHUP | POLLERR) && (c->ended || c->deaf)) {
 			c->broken = !c->ended && !c->credit;
-			connection_deafen(c);
+			mux_connection_deafen(c);
 		}
 		connection_settle(m, i);
 	}
@@ -669,7 +570,7 @@ int mux_run(const struct mux_spec *spec)
 	while (!rc)
 		rc = serve_turn(m);
 	for (unsigned i = 0; i < MUX_CONNECTIONS; i++)
-		connection_free(m->connections[i]);
+		mux_connection_free(m->connections[i]);
 	buf_release(&m->out);
 	free(m);
 	return rc > 0 ? 0 : rc;

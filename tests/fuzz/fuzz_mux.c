@@ -1,4 +1,4 @@
-/* links: contrib/common/mux.c contrib/common/buf.c */
+/* links: contrib/common/mux.c contrib/common/mux_connection.c contrib/common/buf.c */
 /*
  * A carrier's bytes. The first byte of the input says whose side we are; then come frames without check and sequence, which are put
  * right here, since chance would find neither: type, stream, length (2 bytes), payload. What is left over goes raw.

@@ -1,4 +1,4 @@
-/* links: contrib/common/buf.c contrib/common/mux.c */
+/* links: contrib/common/buf.c contrib/common/mux.c contrib/common/mux_connection.c */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

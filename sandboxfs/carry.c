@@ -15,6 +15,7 @@
 #include <zlib.h>
 
 #include "cleanup.h"
+#include "shown.h"
 
 enum {
 	HASH_SHOWN = 16,         /* digits of the hash in the directory's name */
@@ -24,6 +25,11 @@ enum {
 };
 
 #define PLACE "/tmp/.sandboxfs"
+/*
+ * /tmp is everybody's: what another user of the sandbox, or a link, has put in our place is neither gone into nor run. In a directory that
+ * is our own nobody else can change that afterwards.
+ */
+#define OWN "own() { test -O \"$1\" && ! test -L \"$1\"; }; "
 
 /* A program as it is put in: packed, and the hash of what it unpacks to. */
 struct program {
@@ -112,11 +118,12 @@ static int look(const struct carrier *k, struct call *c, struct buf *answer)
 {
 	AUTO_BUF script = BUF_INIT;
 	int status;
-	buf_str(&script, "uname -m");
+	buf_str(&script, OWN "uname -m");
 	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
 		if (!programs[i].err)
-			buf_printf(&script, "; test -x " PLACE "/%.*s/attach && echo %.*s", HASH_SHOWN,
-				programs[i].hash, HASH_SHOWN, programs[i].hash);
+			buf_printf(&script,
+				"; d=" PLACE "/%.*s; own " PLACE " && own $d && test -x $d/attach && echo %.*s",
+				HASH_SHOWN, programs[i].hash, HASH_SHOWN, programs[i].hash);
 	buf_str(&script, "; true");
 	if (buf_error(&script))
 		return -ENOMEM;
@@ -140,8 +147,10 @@ static const struct program *program_for(struct call *c, const char *machine)
 			p->machine, strerror(-p->err));
 		return NULL;
 	}
-	call_fault(c, ENOTSUP, NULL, "the sandbox is a machine that no helper is built for: %.*s",
-		n < 40 ? (int)n : 40, machine);
+	AUTO_BUF shown = BUF_INIT;
+	shown_words(&shown, machine, n, 40);
+	call_fault(c, ENOTSUP, NULL, "the sandbox is a machine that no helper is built for: %s",
+		shown.data ? shown.data : "");
 	return NULL;
 }
 
@@ -149,20 +158,25 @@ static const struct program *program_for(struct call *c, const char *machine)
 static int install_script(struct buf *out, const struct program *p, const char *packed)
 {
 	buf_printf(out,
-		"umask 077; d=" PLACE "/%.*s; t=$d.$$; test -e '%s' || exit 5; mkdir -p " PLACE
-		" $d || exit 1; "
-		"gzip -dc <'%s' >\"$t\"; r=$?; rm -f '%s'; test $r = 0 || { rm -f \"$t\"; exit 2; }; "
-		"test \"$(sha256sum <\"$t\" | cut -c1-64)\" = %s || { rm -f \"$t\"; exit 3; }; "
-		"chmod 700 \"$t\" && mv -f \"$t\" $d/sandboxd && ln -sf sandboxd $d/attach || exit 4",
+		OWN "umask 077; d=" PLACE "/%.*s; t=$d.$$; test -e '%s' || exit 5; "
+			"mkdir " PLACE " 2>/dev/null || test -d " PLACE " || exit 1; own " PLACE
+			" && chmod 700 " PLACE " || exit 8; mkdir -p $d && own $d && chmod 700 $d || exit 1; "
+			"gzip -dc <'%s' >\"$t\"; r=$?; rm -f '%s'; "
+			"test $r = 0 || { rm -f \"$t\"; command -v gzip >/dev/null || exit 6; exit 2; }; "
+			"test \"$(sha256sum <\"$t\" | cut -c1-64)\" = %s || { rm -f \"$t\"; exit 3; }; "
+			"chmod 700 \"$t\" && mv -f \"$t\" $d/sandboxd && ln -sf sandboxd $d/attach || exit 4; "
+			"test -x $d/attach || exit 7",
 		HASH_SHOWN, p->hash, packed, packed, packed, p->hash);
 	return buf_error(out);
 }
 
 static int install(const struct carrier *k, struct call *c, const struct program *p)
 {
-	static const char *const why[] = {"", "no directory can be made in /tmp",
-		"gzip is not there, or /tmp is full", "what arrived is not what was sent",
-		"/tmp takes no programs"};
+	static const char *const why[] = {"", "no directory can be made in /tmp", "/tmp is full",
+		"what arrived is not what was sent, or there is no sha256sum",
+		"it cannot be moved to its place in /tmp", "", "there is no gzip",
+		"/tmp takes no programs (it is mounted noexec)",
+		PLACE " is there and another user's, or a link"};
 	AUTO_BUF script = BUF_INIT;
 	AUTO_BUF said = BUF_INIT;
 	AUTO_FREE char *packed = NULL;
@@ -179,7 +193,8 @@ static int install(const struct carrier *k, struct call *c, const struct program
 		return call_fault(
 			c, EAGAIN, NULL, "the sandbox was replaced while sandboxd was brought in");
 	if (status < 0 || (size_t)status >= sizeof why / sizeof *why)
-		status = 4;
+		return call_fault(c, ENOTSUP, NULL,
+			"sandboxd cannot be brought into the sandbox: its sh ends with %d", status);
 	return call_fault(
 		c, ENOTSUP, NULL, "sandboxd cannot be brought into the sandbox: %s", why[status]);
 }

@@ -28,7 +28,7 @@ enum {
 	NOISE_MOST = 64 << 10,
 	PAUSE_FIRST_MS = 200,
 	PAUSE_MOST_MS = 5000,
-	LEAVE_MS = 5000,
+	STEADY_MS = 2000, /* a wire that lasted so long worked */
 	SESSION = 24
 };
 
@@ -173,30 +173,49 @@ static void drop_waiting(const struct tunnel *t)
 	}
 }
 
+/* A wire again; what fails is logged. */
+static int renew(struct tunnel *t)
+{
+	int err = establish(t, &t->call);
+	if (!err) {
+		drop_waiting(t);
+		atomic_fetch_add(&t->wires, 1);
+		return 0;
+	}
+	log_error("%s: no link: %s", t->way.target->base,
+		t->call.fault.message ? t->call.fault.message : strerror(-err));
+	fault_clear(&t->call.fault);
+	return err;
+}
+
+/* Before another try, longer each time; the end of the tunnel ends it. */
+static void rest(const struct tunnel *t, int64_t *pause)
+{
+	struct pollfd p = {t->stop, POLLIN, 0};
+	(void)poll(&p, 1, (int)*pause); /* one that fails only waits less */
+	*pause = *pause * 2 < PAUSE_MOST_MS ? *pause * 2 : PAUSE_MOST_MS;
+}
+
 static void *tunnel_main(void *arg)
 {
 	struct tunnel *t = arg;
+	int64_t pause = PAUSE_FIRST_MS;
 	while (!stopped(t)) {
+		int64_t since = call_now_ms();
 		int err = serve(t);
 		atomic_fetch_add(&t->wires, 1);
 		leave(t);
-		for (int64_t pause = PAUSE_FIRST_MS; err && !stopped(t);) {
-			log_info("%s: the terminal's link broke (%s); it is made anew", t->way.target->base,
-				strerror(-err));
-			err = establish(t, &t->call);
-			if (!err) {
-				drop_waiting(t);
-				atomic_fetch_add(&t->wires, 1);
-				break;
-			}
-			log_error("%s: no link: %s", t->way.target->base,
-				t->call.fault.message ? t->call.fault.message : strerror(-err));
-			fault_clear(&t->call.fault);
-			struct pollfd p = {t->stop, POLLIN, 0};
-			if (poll(&p, 1, (int)pause) < 0 && errno != EINTR)
-				break;
-			pause = pause * 2 < PAUSE_MOST_MS ? pause * 2 : PAUSE_MOST_MS;
-		}
+		if (!err)
+			break;
+		log_info("%s: the terminal's link broke (%s); it is made anew", t->way.target->base,
+			strerror(-err));
+		/* A server, or who owns the sandbox, may let each be made and break it: not as fast as we can. */
+		if (call_now_ms() - since < STEADY_MS)
+			rest(t, &pause);
+		else
+			pause = PAUSE_FIRST_MS;
+		while (!stopped(t) && renew(t))
+			rest(t, &pause);
 	}
 	leave(t);
 	return NULL;

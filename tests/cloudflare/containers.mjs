@@ -4,7 +4,7 @@
 // and log, for tests to look at) and the server that standin.mjs asks. A container that has ended takes its files along.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, closeSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { connect, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
@@ -43,6 +43,8 @@ function bubblewrap(directory) {
 	}
 	words.push('--proc', '/proc');
 	for (const name of OWN) words.push('--bind', join(directory, name), `/${name}`);
+	// where the SDK has backups made
+	if (existsSync('/var/backups')) words.push('--tmpfs', '/var/backups');
 	// the server's own folder, as in the official image: where it lies outside may be hidden inside
 	if (process.env.CONTAINER_FILES) words.push('--ro-bind', process.env.CONTAINER_FILES, '/container-server');
 	else words.push('--ro-bind', process.env.SANDBOXD, '/container-server/sandboxd');

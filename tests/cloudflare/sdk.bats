@@ -7,14 +7,8 @@ BATS_TEST_TIMEOUT=$((240 * ${SLOW:-1}))
 export BATS_TEST_TIMEOUT
 
 why_not() {
-	local node_modules=$BATS_TEST_DIRNAME/node_modules
-	if ! command -v node >/dev/null; then
-		echo "no node"
-	elif [ ! -d "$node_modules/@cloudflare/sandbox" ]; then
-		echo "npm ci in tests/cloudflare was not run"
-	elif ! bwrap --dev-bind / / --unshare-pid true 2>/dev/null; then
-		echo "no bubblewrap"
-	fi
+	"$BATS_TEST_DIRNAME/deps" -n || return 0
+	bwrap --dev-bind / / --unshare-pid true 2>/dev/null || echo "no bubblewrap"
 }
 
 setup_file() {

@@ -29,6 +29,13 @@ export const backups = [
 		const error = await refusal('restoreBackup', { id: '00000000-0000-4000-8000-000000000000', dir: '/workspace/b', localBucket: true });
 		assert.deepEqual([error.name, error.code], ['BackupNotFoundError', 'BACKUP_NOT_FOUND']);
 	}],
+	['mountBucket', 'a path, a bucket and an address that cannot be are refused', async ({ refusal }) => {
+		const endpoint = 'https://storage.example.com';
+		assert.equal((await refusal('mountBucket', 'b', 'relative', { endpoint })).name, 'InvalidMountConfigError');
+		assert.equal((await refusal('mountBucket', 'b', '/mnt/b', { endpoint: 'no address' })).name, 'InvalidMountConfigError');
+		assert.equal((await refusal('mountBucket', 'bucket', '/mnt/b', { endpoint })).name, 'MissingCredentialsError');
+		assert.equal((await refusal('unmountBucket', '/mnt/none')).name, 'InvalidMountConfigError');
+	}],
 	['mountBucket, unmountBucket', 'a bucket of the Worker is a directory, both ways', async ({ sandbox, env }) => {
 		await env.TEST_BUCKET.put('pre/there.txt', 'from the bucket');
 		await sandbox.mountBucket('TEST_BUCKET', '/workspace/bucket', { localBucket: true, prefix: '/pre/' });

@@ -45,6 +45,10 @@ export const files = [
 		assert.equal(error.context.path, at('none'));
 		assert.equal(error.operation, 'file.read');
 	}],
+	['writeFile', 'a stream needs the transport rpc, and says so', async ({ sandbox }) => {
+		const stream = new Response('x').body;
+		await assert.rejects(sandbox.writeFile(at('stream'), stream), /rpc/);
+	}],
 	['readFile', 'encoding none needs the transport rpc, and says so', async ({ refusal }) => {
 		assert.match((await refusal('readFile', at('a.txt'), { encoding: 'none' })).message, /rpc/);
 	}],

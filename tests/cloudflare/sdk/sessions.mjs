@@ -1,4 +1,5 @@
-import { assert, events, isRefusal, text } from './lib.mjs';
+import { collectFile } from '@cloudflare/sandbox';
+import { assert, events, isRefusal, text, until } from './lib.mjs';
 
 export const sessions = [
 	['createSession', 'has its own directory and environment', async ({ sandbox }) => {
@@ -50,6 +51,47 @@ export const sessions = [
 		await two.setEnvVars({ SET: undefined });
 		assert.equal((await two.exec('echo "${SET-unset}"')).stdout.trim(), 'unset');
 		assert.equal((await (await sandbox.getSession('one')).exec('echo "${EMPTY-unset}"')).stdout.trim(), 'unset');
+	}],
+	['session: the rest', 'processes, logs, code, watches and git by the object of a session', async ({ sandbox }) => {
+		const session = await sandbox.createSession({ id: 'rest', env: { MINE: 'rest' } });
+		const process = await session.startProcess('echo "$MINE"', { processId: 'in-rest' });
+		assert.deepEqual(await process.waitForExit(10000), { exitCode: 0 });
+		assert.equal((await session.getProcessLogs('in-rest')).stdout.trim(), 'rest');
+		assert.equal(text(await events(await session.streamProcessLogs('in-rest')), 'stdout').trim(), 'rest');
+		assert.equal((await session.getProcess('in-rest')).status, 'completed');
+		assert.ok((await session.listProcesses()).some(({ id }) => id === 'in-rest'));
+		await session.startProcess('sleep 300', { processId: 'sleeps' });
+		await session.killProcess('sleeps');
+		assert.equal(typeof (await session.killAllProcesses()), 'number');
+		assert.equal(typeof (await session.cleanupCompletedProcesses()), 'number');
+		await session.mkdir('/workspace/rest/sub', { recursive: true });
+		await session.writeFile('/workspace/rest/a', 'x');
+		await session.moveFile('/workspace/rest/a', '/workspace/rest/sub/a.txt');
+		assert.equal((await collectFile(await session.readFileStream('/workspace/rest/sub/a.txt'))).content, 'x');
+		assert.equal((await session.readFile('/workspace/rest/sub/a.txt')).content, 'x');
+		const watching = await events(await session.watch('/workspace/rest'), () => true);
+		assert.equal(watching[0].type, 'watching');
+		assert.equal((await session.checkChanges('/workspace/rest')).success, true);
+		const context = await session.createCodeContext({ language: 'python' });
+		assert.equal((await session.runCode('2 + 3', { context })).results[0].text, '5');
+		assert.ok((await events(await session.runCodeStream('1', { language: 'python' }))).length > 0);
+		assert.ok((await session.listCodeContexts()).some(({ id }) => id === context.id));
+		await session.deleteCodeContext(context.id);
+		await session.exec('git init -q /workspace/rest/origin && git -C /workspace/rest/origin -c user.name=n -c user.email=e commit -q --allow-empty -m one');
+		assert.equal((await session.gitCheckout('file:///workspace/rest/origin', { targetDir: '/workspace/rest/copy' })).success, true);
+	}],
+	['session.terminal', 'a shell of that session, where it is', async ({ sandbox }) => {
+		const session = await sandbox.getSession('rest');
+		await session.exec('cd /workspace/rest');
+		const answer = await session.terminal(new Request('http://localhost/', { headers: { Upgrade: 'websocket', Connection: 'Upgrade' } }));
+		let shown = '';
+		answer.webSocket.addEventListener('message', ({ data }) => {
+			if (typeof data !== 'string') shown += new TextDecoder().decode(data);
+			else if (JSON.parse(data).type === 'ready') answer.webSocket.send(new TextEncoder().encode('echo "in-$PWD-$MINE"\n'));
+		});
+		answer.webSocket.accept();
+		await until(() => shown.includes('in-/workspace/rest-rest'));
+		answer.webSocket.close();
 	}],
 	['createSession', 'an id that is taken is refused', async ({ refusal }) => {
 		const error = await refusal('createSession', { id: 'one' });

@@ -450,9 +450,6 @@ int server_new(const struct options *o, struct http *h, struct call *c, struct s
 	struct server *s;
 	int err;
 
-	if (strncmp(o->server, "https://", 8) == 0)
-		return call_fault(c, ENOTSUP, NULL,
-			"%s: this version mounts local:, unix:/path and http://host:port", o->server);
 	if (!d)
 		return call_fault(c, EINVAL, NULL,
 			"%s: not a server; use local:, local:DIR, unix:/path, http://host:port or https://host",

@@ -19,6 +19,7 @@
 #include "buf.h"
 #include "cleanup.h"
 #include "mux.h"
+#include "tree_remove.h"
 
 #define GREETING "\x1eSANDBOXFS-MUX-1\n"
 #define REFUSAL "\x1eSANDBOXFS-ERR "
@@ -193,6 +194,16 @@ static int make_directory(const char *path, mode_t mode)
 	return mkdir(path, mode) < 0 && errno != EEXIST ? -errno : 0;
 }
 
+/* What one that was killed has left there is nobody's any more. */
+static int make_spool(const char *path)
+{
+	int err = make_directory(path, DIRECTORY_MODE);
+	if (err)
+		return err;
+	AUTO_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : tree_empty(fd);
+}
+
 /* The log's last line: why it did not start. */
 static int refuse_with_log(void)
 {
@@ -219,7 +230,7 @@ static int daemon_start(const char *directory)
 	int err = make_directory(WORKSPACE, WORKSPACE_MODE);
 	if (err)
 		return refuse("cannot make " WORKSPACE, err);
-	err = make_directory(spool, DIRECTORY_MODE);
+	err = make_spool(spool);
 	if (err)
 		return refuse(spool, err);
 	int pair[2];

@@ -241,7 +241,9 @@ def a_dead_daemon_is_replaced():
     assert stream.reset
     a.hang_up()
     assert os.path.exists(directory + "/socket")
+    os.makedirs(directory + "/spool/left/behind")
     b = Attached()
+    assert not os.path.exists(directory + "/spool/left")
     assert b"200 OK" in b.ask(get("/api/ping"))
     assert before not in daemons()
     b.hang_up()

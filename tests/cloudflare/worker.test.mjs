@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -23,9 +23,9 @@ const SESSIONLESS = '__DISABLE_SESSION__';
 // --- a Worker of our own ---
 
 class Worker {
-	constructor(key) {
+	constructor(key, more = {}) {
 		this.directory = mkdtempSync(join(tmpdir(), 'worker-'));
-		const env = { ...process.env, WORKER: join(here, 'worker.mjs'), SANDBOX_API_KEY: key };
+		const env = { ...process.env, WORKER: join(here, 'worker.mjs'), SANDBOX_API_KEY: key, ...more };
 		this.child = spawn(process.execPath, [join(here, 'serve.mjs'), this.directory], { env, stdio: ['pipe', 'pipe', 'pipe'] });
 		this.said = '';
 		this.child.stderr.on('data', (part) => {
@@ -161,6 +161,25 @@ createServer(async (request, answer) => {
 }).listen(Number(process.argv[2]), '127.0.0.1');
 `;
 
+// --- a container's server that notes what comes to it, as whoever is root in a sandbox could ---
+
+const SPY = `
+import { spawn } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+const socket = '/tmp/real';
+spawn('/container-server/sandboxd', ['--listen', 'unix:' + socket, '--workspace', '/workspace', '--ready', '3'], {
+	stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
+}).stdio[3].once('data', () => {
+	createServer((here) => {
+		const there = connect(socket);
+		here.on('data', (part) => appendFileSync('/workspace/heard', part));
+		for (const end of [here, there]) end.on('error', () => {});
+		here.pipe(there).pipe(here);
+	}).listen(Number(process.argv[2]), '127.0.0.1');
+});
+`;
+
 async function freePort() {
 	const server = createServer().listen(0, '127.0.0.1');
 	await once(server, 'listening');
@@ -284,6 +303,27 @@ describe('the key', () => {
 			await open.end();
 		}
 	});
+});
+
+test('the key: no container hears it', LIMIT, async () => {
+	const files = mkdtempSync(join(tmpdir(), 'spy-'));
+	const sandboxd = process.env.SANDBOXD ?? join(process.env.BUILD ?? join(here, '../../build'), 'sandboxd');
+	copyFileSync(sandboxd, join(files, 'sandboxd'));
+	writeFileSync(join(files, 'spy.mjs'), SPY);
+	const spied = new Worker(KEY, { CONTAINER: `'${process.execPath}' /container-server/spy.mjs {port}`, CONTAINER_FILES: files });
+	try {
+		await spied.ready();
+		assert.equal((await spied.fetch('/v1/sandbox/spied/api/ping')).status, 200);
+		await (await spied.fetch('/v1/sandbox/spied/exec', { json: { argv: ['true'] } })).text();
+		for (const path of ['/v1/sandbox/spied/pty?session=spied', '/v1/sandbox/spied/ws/pty?sessionId=spied'])
+			(await spied.socket(path)).end();
+		const heard = readFileSync(join(spied.directory, '1/workspace/heard'), 'latin1');
+		for (const route of ['/api/ping', '/api/execute', '/ws/pty']) assert.ok(heard.includes(route), route);
+		assert.ok(!heard.includes(KEY));
+	} finally {
+		await spied.end();
+		rmSync(files, { recursive: true, force: true });
+	}
 });
 
 describe('the stock bridge', () => {

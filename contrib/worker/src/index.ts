@@ -19,6 +19,7 @@ const NOT_PASSED = ['Authorization', 'cf-container-target-port', 'X-Sandbox-Name
 const stock = bridge({}) as Required<Pick<ExportedHandler<Env>, 'fetch' | 'scheduled'>>;
 
 type Box = ReturnType<typeof getSandbox>;
+type Incoming = Parameters<typeof stock.fetch>[0];
 
 interface Call {
 	request: Request;
@@ -212,6 +213,15 @@ async function ours(request: Request, env: Env, url: URL): Promise<Response | nu
 	return ROUTES[parts[2]]({ request, env, url, id: parts[1], rest: parts[3] ?? '' });
 }
 
+// The bridge hands the request for a terminal to the container as it came, and whoever is root there hears it: the key, which has been
+// looked at by now, stays here. Without one in its environment the bridge asks for none.
+function theirs(request: Incoming, env: Env, ctx: ExecutionContext, keyed: boolean): Response | Promise<Response> {
+	if (keyed) return stock.fetch(request, env, ctx);
+	const headers = new Headers(request.headers);
+	headers.delete('Authorization');
+	return stock.fetch(new Request(request, { headers }) as Incoming, { ...env, SANDBOX_API_KEY: undefined }, ctx);
+}
+
 export default {
 	...stock,
 	async fetch(request, env, ctx): Promise<Response> {
@@ -219,13 +229,13 @@ export default {
 		if (preview) return preview;
 		const url = new URL(request.url);
 		// the bridge guards its schema itself, since it takes the key from the query as well; without a key it would not
-		const schema = env.SANDBOX_API_KEY && url.pathname.startsWith('/v1/openapi');
+		const schema = !!env.SANDBOX_API_KEY && url.pathname.startsWith('/v1/openapi');
 		if (/^\/v1(\/|$)/.test(url.pathname) && !schema) {
 			const refused = await refusal(request, env);
 			if (refused) return refused;
 		}
 		try {
-			return (await ours(request, env, url)) ?? stock.fetch(request, env, ctx);
+			return (await ours(request, env, url)) ?? (await theirs(request, env, ctx, schema));
 		} catch (thrown) {
 			return failed(thrown);
 		}

@@ -209,11 +209,13 @@ static void *tunnel_main(void *arg)
 			break;
 		log_info("%s: the terminal's link broke (%s); it is made anew", t->way.target->base,
 			strerror(-err));
-		/* A server, or who owns the sandbox, may let each be made and break it: not as fast as we can. */
-		if (call_now_ms() - since < STEADY_MS)
-			rest(t, &pause);
-		else
+		/*
+		 * A server, or who owns the sandbox, may let each be made and break it: not as fast as we can. And where the sandbox is just being
+		 * ended, a request that is too early has it started once more, for nobody.
+		 */
+		if (call_now_ms() - since >= STEADY_MS)
 			pause = PAUSE_FIRST_MS;
+		rest(t, &pause);
 		while (!stopped(t) && renew(t))
 			rest(t, &pause);
 	}

@@ -287,8 +287,27 @@ static char *own_directory(void)
 	return path;
 }
 
-static int serve(struct sockaddr_un *address)
+struct daemon {
+	const char *directory;
+	const struct sockaddr_un *address;
+};
+
+/*
+ * One that has ended, killed for want of memory say, is started again. If that fails the reason breaks the link, and the next
+ * terminal says it again.
+ */
+static int daemon_reach(void *arg)
 {
+	const struct daemon *d = arg;
+	int fd = daemon_connect((void *)d->address);
+	if (fd != -ECONNREFUSED && fd != -ENOENT)
+		return fd;
+	return start_once(d->directory, d->address) == 0 ? daemon_connect((void *)d->address) : fd;
+}
+
+static int serve(const char *directory, const struct sockaddr_un *address)
+{
+	struct daemon d = {directory, address};
 	if (write(STDOUT_FILENO, GREETING, sizeof GREETING - 1) != sizeof GREETING - 1)
 		return EXIT_FAILURE;
 	if (make_nonblocking(STDIN_FILENO) || make_nonblocking(STDOUT_FILENO))
@@ -299,8 +318,8 @@ static int serve(struct sockaddr_un *address)
 			.read = link_read,
 			.write = link_write},
 		.listener = -1,
-		.connect = daemon_connect,
-		.connect_arg = address,
+		.connect = daemon_reach,
+		.connect_arg = &d,
 		.stop_fd = -1,
 	};
 	(void)mux_run(&spec); /* however the link ended, there is nobody to tell */
@@ -325,5 +344,5 @@ int attach_main(void)
 		sizeof address.sun_path)
 		return refuse("the name of its directory is too long for a socket", 0);
 	int status = start_once(directory, &address);
-	return status ? status : serve(&address);
+	return status ? status : serve(directory, &address);
 }

@@ -44,11 +44,18 @@ refused() { # PATTERN: the mount fails with one sentence that matches
 	! prlimit --core --noheadings --output SOFT -p "$pid" | grep -qv '^ *0'
 }
 
-@test "looking starts no container: names that are not there, lists, stat, df" {
+@test "looking starts no container: names that are not there, lists, stat, df; mkdir does, and use" {
 	start
-	[ "$(containers)" = 0 ]
+	wait_until 20 eval '[ "$(containers)" = 1 ]'
+	ls "$W"
+	unmount
+	curl_bridge "$NAME" -X DELETE
+	wait_until 10 eval '[ "$(containers)" = 0 ]'
+	mount_it
 	[ ! -e "$MNT/nosuch" ]
 	[ ! -e "$MNT/.git" ]
+	[ "$(ls "$MNT")" = "ctl
+$NAME" ]
 	ls -la "$MNT" >/dev/null
 	stat "$M" >/dev/null
 	df "$MNT" "$M" >/dev/null

@@ -10,6 +10,8 @@
 #include "bridge_impl.h"
 #include "cleanup.h"
 
+enum { URL_MOST = 2048 };
+
 /* Where Cloudflare's quick tunnels have their names: any bridge makes such, no domain is needed. */
 static const char tunnels[] = "trycloudflare.com";
 
@@ -61,7 +63,8 @@ static int take_url(struct call *c, uint16_t port, const char *text, char **url)
 	size_t n = 0;
 	while (text[n] > ' ' && text[n] <= '~')
 		n++;
-	if (text[n] || strncmp(text, "http", 4) != 0)
+	bool web = strncmp(text, "https://", 8) == 0 || strncmp(text, "http://", 7) == 0;
+	if (text[n] || !web || n > URL_MOST)
 		return call_fault(c, EPROTO, NULL, "ports/%u: what the bridge answers is no URL", port);
 	*url = strdup(text);
 	return *url ? 0 : -ENOMEM;

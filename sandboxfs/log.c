@@ -47,12 +47,22 @@ void log_set_to(enum log_to to)
 	the_log.to = to;
 }
 
+/* U+0080 to U+009f, of two bytes in UTF-8: a terminal obeys them too. */
+static bool is_control(const unsigned char *p, size_t n)
+{
+	return *p < 0x20 || *p == 0x7f || (n > 1 && *p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0);
+}
+
 /* One line stays one line, and a terminal that shows it is not steered by what a server sent. */
 static void make_harmless(char *s, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
-			s[i] = ' ';
+	for (size_t i = 0; i < n; i++) {
+		if (!is_control((const unsigned char *)s + i, n - i))
+			continue;
+		if ((unsigned char)s[i] == 0xc2)
+			s[i++] = ' ';
+		s[i] = ' ';
+	}
 }
 
 static void add_time(struct buf *line)

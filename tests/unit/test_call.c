@@ -178,12 +178,13 @@ static void test_a_line_stays_one_harmless_bounded_line(void **state)
 	memset(longer, 'x', 100000);
 	longer[100000] = 0;
 	errno = EXDEV;
-	log_error("a\nb\033[31m\x7f %s\n", "caf\xc3\xa9");
+	log_error("a\nb\033[31m\x7f %s\n", "caf\xc3\xa9 \xc2\x9b"
+									   "2J\xc2\xa0\xc2");
 	assert_int_equal(errno, EXDEV);
 	log_error("%s", longer);
 	log_describe(&b);
 	assert_int_equal(count_lines(b.data), 1000);
-	assert_non_null(strstr(b.data, " error a b [31m  caf\xc3\xa9\n"));
+	assert_non_null(strstr(b.data, " error a b [31m  caf\xc3\xa9   2J\xc2\xa0\xc2\n"));
 	assert_true(b.size < 1000 * 200);
 	free(longer);
 	buf_release(&b);

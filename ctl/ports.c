@@ -108,11 +108,10 @@ static void *port_hold(void *object)
 	return p;
 }
 
-/* Takes it back; harmless if it is not exposed. 0, or the server has not taken its URL back. */
-static int port_withdraw(struct port *p, struct call *c)
+/* Nothing leads to it from here any more; asks nobody. Harmless if it is not exposed. */
+static void port_forget(struct port *p)
 {
 	struct ports *all = p->ports;
-	int err = 0;
 
 	pthread_mutex_lock(&all->lock);
 	bool exposed = p->exposed;
@@ -120,15 +119,23 @@ static int port_withdraw(struct port *p, struct call *c)
 	p->exposed = false;
 	if (exposed && !url && all->relays)
 		relay_close(all->relays, p->number);
-	if (exposed && url) {
-		pthread_mutex_unlock(&all->lock);
-		err = sandbox_unexpose(all->sb, c, p->number);
-		pthread_mutex_lock(&all->lock);
-	}
 	if (exposed)
 		port_put_locked(p);
 	else
 		pthread_mutex_unlock(&all->lock);
+}
+
+/* Takes it back; harmless if it is not exposed. 0, or the server has not taken its URL back, and it stays exposed. */
+static int port_withdraw(struct port *p, struct call *c)
+{
+	struct ports *all = p->ports;
+
+	pthread_mutex_lock(&all->lock);
+	bool elsewhere = p->exposed && p->url;
+	pthread_mutex_unlock(&all->lock);
+	int err = elsewhere ? sandbox_unexpose(all->sb, c, p->number) : 0;
+	if (!err)
+		port_forget(p);
 	return err;
 }
 
@@ -151,7 +158,8 @@ static void ports_stop(void *data)
 		pthread_mutex_unlock(&all->lock);
 		if (!exposed)
 			break;
-		(void)port_withdraw(exposed, &c); /* an URL that stays ends with the sandbox */
+		(void)port_withdraw(exposed, &c); /* a URL that stays ends with the sandbox */
+		port_forget(exposed);
 		port_put(exposed);
 	}
 	call_destroy(&c);
@@ -223,6 +231,7 @@ static int port_find(const struct ctl_ref *dir, struct call *c, const char *name
 	uint16_t number;
 	struct ports *all;
 
+	(void)c; /* nobody is asked */
 	if (!port_number(name, &number))
 		return -ENOENT;
 	all = sandbox_attach(dir->sandbox, &ports_key, ports_make, ports_stop, ports_release);
@@ -236,8 +245,9 @@ static int port_find(const struct ctl_ref *dir, struct call *c, const char *name
 		*object = p;
 		return 0;
 	}
+	/* Of a sandbox that is gone, and its URL with it: to ask the server to take it back might start another. */
 	if (exposed)
-		(void)port_withdraw(p, c); /* of a sandbox that is gone */
+		port_forget(p);
 	port_put(p);
 	return -ENOENT;
 }

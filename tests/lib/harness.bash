@@ -1,10 +1,14 @@
 # What every mount test uses. Each test has a private directory $T with its own XDG directories, its own mount
 # at $T/mnt and, after `start`, a sandbox: M its directory, W its workspace, C its control tree.
 #
-# From outside: BUILD (what is tested), SERVER (local, unix, tcp or bridge), SAN_LOG (where sanitizers report), SLOW (factor on deadlines).
+# From outside: BUILD (what is tested), SERVER (local, unix, tcp, bridge, or worker: ours), SAN_LOG (where sanitizers report), SLOW (factor on deadlines).
 
 repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 : "${BUILD:=build}" "${SERVER:=local}" "${SLOW:=1}"
+# contrib/worker is a bridge with more
+if [ "$SERVER" = worker ]; then
+	export SERVER=bridge WORKER=$repo/tests/cloudflare/worker.mjs
+fi
 case $BUILD in /*) ;; *) BUILD=$repo/$BUILD ;; esac
 sandboxfs=$BUILD/sandboxfs
 sandboxd=$BUILD/sandboxd

@@ -131,6 +131,17 @@ static void wait_done(struct call *c, struct http_stream *x)
 		pthread_cond_wait(&c->wake, &c->lock);
 }
 
+bool http_target_is_here(const struct http_target *t)
+{
+	static const char *const hosts[] = {"http://127.0.0.1", "http://localhost", "http://[::1]"};
+	for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+		size_t n = strlen(hosts[i]);
+		if (strncmp(t->base, hosts[i], n) == 0 && strchr(":/", t->base[n]))
+			return true;
+	}
+	return t->unix_path != NULL;
+}
+
 int http_exchange(
 	struct http *h, struct call *c, const struct http_request *r, struct http_reply *out)
 {

@@ -25,6 +25,9 @@ struct http_target {
 	char *token;     /* NULL: none */
 };
 
+/* Does it lead to this host? What is said to it, the token above all, is no proxy's to hear. */
+bool http_target_is_here(const struct http_target *t);
+
 struct http_request {
 	const struct http_target *target;
 	const char *method; /* "GET", "POST", "DELETE" */

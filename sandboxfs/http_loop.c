@@ -145,10 +145,10 @@ static int set_up(struct http_stream *x)
 		return -ENOMEM;
 	failed = curl_easy_setopt(e, CURLOPT_URL, x->url) != CURLE_OK;
 	failed |= curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK;
-	if (x->target->unix_path) {
+	if (x->target->unix_path)
 		failed |= curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, x->target->unix_path) != CURLE_OK;
+	if (http_target_is_here(x->target))
 		failed |= curl_easy_setopt(e, CURLOPT_PROXY, "") != CURLE_OK;
-	}
 	if (x->events && x->events->on_pull) {
 		/* What was sent cannot be sent again over another connection, so none is used that may be closed by now. */
 		failed |= curl_easy_setopt(e, CURLOPT_UPLOAD, 1L) != CURLE_OK;

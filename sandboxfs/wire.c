@@ -345,10 +345,10 @@ static int wire_connect(struct wire *w, const struct http_target *target)
 	failed |= curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L) != CURLE_OK;
 	failed |= curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, on_progress) != CURLE_OK;
 	failed |= curl_easy_setopt(e, CURLOPT_XFERINFODATA, w) != CURLE_OK;
-	if (target->unix_path) {
+	if (target->unix_path)
 		failed |= curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, target->unix_path) != CURLE_OK;
+	if (http_target_is_here(target))
 		failed |= curl_easy_setopt(e, CURLOPT_PROXY, "") != CURLE_OK;
-	}
 	if (failed)
 		return -ENOMEM;
 	CURLcode err = curl_easy_perform(e);

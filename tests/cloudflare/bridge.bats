@@ -44,6 +44,14 @@ refused() { # PATTERN: the mount fails with one sentence that matches
 	! prlimit --core --noheadings --output SOFT -p "$pid" | grep -qv '^ *0'
 }
 
+@test "a bridge on this host is gone to without a proxy of the environment, which would hear the token" {
+	export http_proxy=http://127.0.0.1:1 all_proxy=http://127.0.0.1:1 no_proxy=''
+	start
+	echo text >"$W/f"
+	unset http_proxy all_proxy no_proxy
+	same_there f
+}
+
 @test "looking starts no container: names that are not there, lists, stat, df; mkdir does, and use" {
 	start
 	wait_until 20 eval '[ "$(containers)" = 1 ]'

@@ -158,10 +158,10 @@ static const struct program *program_for(struct call *c, const char *machine)
 static int install_script(struct buf *out, const struct program *p, const char *packed)
 {
 	buf_printf(out,
-		OWN "umask 077; d=" PLACE "/%.*s; t=$d.$$; test -e '%s' || exit 5; "
+		OWN "umask 077; d=" PLACE "/%.*s; t=$d.$$; test -e '%s' || exit 5; trap 'rm -f %s' EXIT; "
 			"mkdir " PLACE " 2>/dev/null || test -d " PLACE " || exit 1; own " PLACE
 			" && chmod 700 " PLACE " || exit 8; mkdir -p $d && own $d && chmod 700 $d || exit 1; "
-			"gzip -dc <'%s' >\"$t\"; r=$?; rm -f '%s'; "
+			"gzip -dc <'%s' >\"$t\"; r=$?; "
 			"test $r = 0 || { rm -f \"$t\"; command -v gzip >/dev/null || exit 6; exit 2; }; "
 			"test \"$(sha256sum <\"$t\" | cut -c1-64)\" = %s || { rm -f \"$t\"; exit 3; }; "
 			"chmod 700 \"$t\" && mv -f \"$t\" $d/sandboxd && ln -sf sandboxd $d/attach || exit 4; "

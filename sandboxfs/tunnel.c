@@ -204,7 +204,7 @@ static void *tunnel_main(void *arg)
 		int64_t since = call_now_ms();
 		int err = serve(t);
 		atomic_fetch_add(&t->wires, 1);
-		leave(t);
+		wire_close(steal(t->wire));
 		if (!err)
 			break;
 		log_info("%s: the terminal's link broke (%s); it is made anew", t->way.target->base,
@@ -216,6 +216,7 @@ static void *tunnel_main(void *arg)
 		if (call_now_ms() - since >= STEADY_MS)
 			pause = PAUSE_FIRST_MS;
 		rest(t, &pause);
+		leave(t);
 		while (!stopped(t) && renew(t))
 			rest(t, &pause);
 	}

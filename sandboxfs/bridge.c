@@ -258,6 +258,13 @@ static int set_address(struct bridge *b, struct call *c, const char *address)
 	char *path = strchr(strstr(b->target.base, "://") + 3, '/');
 	if (path)
 		*path = 0;
+	/* One server, one list of sandboxes and one lock for each, however it is written. */
+	for (char *p = b->target.base; *p; p++)
+		if (*p >= 'A' && *p <= 'Z')
+			*p = (char)(*p - 'A' + 'a');
+	size_t n = strlen(b->target.base);
+	if (strncmp(b->target.base, "https:", 6) == 0 && strcmp(b->target.base + n - 4, ":443") == 0)
+		b->target.base[n - 4] = 0;
 	return 0;
 }
 

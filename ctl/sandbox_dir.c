@@ -111,28 +111,42 @@ static int verb_kill_all(const struct ctl_ref *ref, struct call *c, int argc, ch
 	return err ? err : sandbox_api(ref->sandbox, c, "DELETE", "/api/process/kill-all", NULL, NULL);
 }
 
-/* They run until they are destroyed, or the mount ends: to be kept alive is what can be had, and anything else is not. */
-static int verb_sleep(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+static const char never_sleeps[] =
+	"sandboxes of this server do not sleep; they run until they are destroyed or the mount ends";
+
+/* Where they do not sleep, to be kept alive is what can be had, and anything else is not. */
+static int verb_keepalive(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
 {
-	(void)ref;
+	bool on = strcmp(argv[1], "on") == 0;
 	(void)argc;
-	if (strcmp(argv[0], "keepalive") == 0 && strcmp(argv[1], "on") == 0)
-		return 0;
-	if (strcmp(argv[0], "keepalive") == 0 && strcmp(argv[1], "off") != 0)
+	if (!on && strcmp(argv[1], "off") != 0)
 		return call_fault(
 			c, EINVAL, NULL, "keepalive %s: write keepalive on or keepalive off", argv[1]);
-	return call_fault(c, ENOTSUP, NULL,
-		"%s %s: sandboxes of this server do not sleep; they run until they are destroyed or the "
-		"mount "
-		"ends",
-		argv[0], argv[1]);
+	if (sandbox_sleeps(ref->sandbox))
+		sandbox_sleep_set(ref->sandbox, &on, 0);
+	else if (!on)
+		return call_fault(c, ENOTSUP, NULL, "keepalive off: %s", never_sleeps);
+	return 0;
+}
+
+static int verb_sleep_after(const struct ctl_ref *ref, struct call *c, int argc, char **argv)
+{
+	int64_t ms;
+	(void)argc;
+	if (ctl_parse_duration(argv[1], &ms) < 0 || ms < 1000)
+		return call_fault(
+			c, EINVAL, NULL, "sleep-after %s: write a time, from 1s on: sleep-after 20m", argv[1]);
+	if (!sandbox_sleeps(ref->sandbox))
+		return call_fault(c, ENOTSUP, NULL, "sleep-after %s: %s", argv[1], never_sleeps);
+	sandbox_sleep_set(ref->sandbox, NULL, ms);
+	return 0;
 }
 
 static const struct ctl_verb sandbox_verbs[] = {
 	{"destroy", 0, 1, verb_destroy, "destroy [force]"},
 	{"cancel", 0, 1, verb_cancel, "cancel [N]"},
-	{"keepalive", 1, 1, verb_sleep, "keepalive on|off"},
-	{"sleep-after", 1, 1, verb_sleep, "sleep-after DUR"},
+	{"keepalive", 1, 1, verb_keepalive, "keepalive on|off"},
+	{"sleep-after", 1, 1, verb_sleep_after, "sleep-after DUR"},
 	{"flush", 0, 0, verb_flush, "flush"},
 	{"retry", 0, 1, verb_retry, "retry [PATH]"},
 	{"accept", 0, 0, verb_accept, "accept"},
@@ -144,10 +158,14 @@ static const struct ctl_verb sandbox_verbs[] = {
 
 static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
-	(void)ref;
+	struct sandbox_sleep sleep;
 	(void)c;
-	/* A comment, so that it can be written back. */
-	buf_str(out, "# nothing can be set here: sandboxes of this server do not sleep\n");
+	sandbox_sleep_get(ref->sandbox, &sleep);
+	if (sandbox_sleeps(ref->sandbox))
+		buf_printf(out, "keepalive %s\nsleep-after %llds\n", sleep.keepalive ? "on" : "off",
+			(long long)sleep.after_ms / 1000);
+	else /* a comment, so that it can be written back */
+		buf_printf(out, "# nothing can be set here: %s\n", never_sleeps);
 	return 0;
 }
 

@@ -60,6 +60,24 @@ int ctl_show_error(const struct ctl_ref *ref, struct call *c, struct buf *out)
 	return 0;
 }
 
+/* When this mount lets go of it, if nobody uses it until then; the server then puts it to sleep in its own time. */
+static void put_sleep(struct sandbox *sb, struct buf *out)
+{
+	struct sandbox_sleep sleep;
+	sandbox_sleep_get(sb, &sleep);
+	if (sleep.in_ms < 0) {
+		buf_str(out, "sleeps-at never\n");
+	} else {
+		struct timespec at;
+		clock_gettime(CLOCK_REALTIME, &at);
+		at.tv_sec += sleep.in_ms / 1000;
+		buf_str(out, "sleeps-at ");
+		ctl_put_time(out, &at);
+		buf_char(out, '\n');
+	}
+	put_line(out, "keepalive", sleep.keepalive ? "on" : "off");
+}
+
 int ctl_show_status(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
 	struct sandbox_status s = {0};
@@ -75,9 +93,7 @@ int ctl_show_status(const struct ctl_ref *ref, struct call *c, struct buf *out)
 		ctl_put_time(out, &s.since);
 		buf_char(out, '\n');
 	}
-	/* No server of this version puts sandboxes to sleep. */
-	put_line(out, "sleeps-at", "never");
-	put_line(out, "keepalive", "off");
+	put_sleep(ref->sandbox, out);
 	put_line(out, "network", s.network);
 	put_line(out, "detail", detail.data ? detail.data : "");
 	return 0;

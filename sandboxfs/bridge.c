@@ -468,6 +468,7 @@ const struct driver_ops bridge_driver = {
 	.id_names = "^[a-z2-7]{1,63}$",
 	.many = true,
 	.starts = true,
+	.sleeps = true,
 	.open = bridge_open,
 	.close = bridge_close,
 	.list = bridge_list,

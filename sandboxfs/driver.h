@@ -33,6 +33,7 @@ struct driver_ops {
 	const char *id_names; /* POSIX extended expression of the names it carries */
 	bool many;            /* mkdir and rmdir make sense */
 	bool starts;          /* its servers run from start to stop; else somebody else's run already */
+	bool sleeps;          /* they sleep when nobody uses them, and a started one does not */
 	bool
 		ours; /* they are children of ours: one that takes no connection has ended, and died says so */
 

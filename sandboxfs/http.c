@@ -114,6 +114,9 @@ static struct http_stream *transfer_new(struct http *h, const struct http_reques
 		release(x);
 		return NULL;
 	}
+	x->running = r->target->running;
+	if (x->running)
+		atomic_fetch_add(x->running, 1);
 	return x;
 }
 

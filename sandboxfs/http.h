@@ -5,6 +5,7 @@
 #ifndef SBX_HTTP_H
 #define SBX_HTTP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,8 @@ struct http_target {
 	char *base; /* "http://HOST:PORT" without trailing slash; for a socket "http://localhost" */
 	char *unix_path; /* NULL: TCP */
 	char *token;     /* NULL: none */
+	/* Borrowed: one more for each request that runs, from the call until it has ended (not: until it is closed). NULL: nobody counts */
+	atomic_int *running;
 };
 
 /* Does it lead to this host? What is said to it, the token above all, is no proxy's to hear. */

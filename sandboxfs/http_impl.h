@@ -24,6 +24,7 @@ struct http_stream {
 	char error[CURL_ERROR_SIZE];
 
 	const struct http_target *target;
+	atomic_int *running; /* NULL: not counted, or not any more */
 	char *method, *url, *type;
 	const void *body;
 	size_t size;

@@ -238,6 +238,9 @@ static void finish(struct http *h, struct http_stream *x, int result)
 	if (x->next)
 		x->next->prev = x->prev;
 
+	if (x->running)
+		atomic_fetch_sub(x->running, 1);
+	x->running = NULL;
 	if (x->events) {
 		x->events->on_end(x->arg, result);
 		pthread_mutex_lock(&h->lock);

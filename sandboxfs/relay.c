@@ -198,6 +198,7 @@ static void listener_close(struct relay_set *s, struct listener **at)
 
 	*at = l->next;
 	l->dead = true;
+	sandbox_use(s->sb, -1);
 	relay_source_close(s, &l->source);
 	for (struct connection *x = s->connections, *next; x; x = next) {
 		next = x->next;
@@ -282,6 +283,7 @@ int relay_open(struct relay_set *s, struct call *c, uint16_t port, uint16_t *lis
 	l->source = (struct source){SOURCE_LISTENER, steal_fd(&fd), 0, l};
 	l->next = s->listeners;
 	s->listeners = l;
+	sandbox_use(s->sb, 1);
 	relay_listeners_arm(s);
 	return 0;
 }

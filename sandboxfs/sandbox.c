@@ -35,6 +35,7 @@ int sandbox_new(struct server *s, const char *name, struct sandbox **out)
 		return -ENOMEM;
 	}
 	sb->server = s;
+	sb->sleep_after_ms = SANDBOX_SLEEP_AFTER_MS;
 	sb->avail = UINT64_MAX;
 	atomic_init(&sb->refs, 1);
 	pthread_mutex_init(&sb->lock, NULL);
@@ -194,6 +195,7 @@ static int note_target(struct sandbox *sb, const struct http_target *t)
 	box->target.base = strdup(t->base);
 	box->target.unix_path = t->unix_path ? strdup(t->unix_path) : NULL;
 	box->target.token = t->token ? strdup(t->token) : NULL;
+	box->target.running = &sb->uses;
 	AUTO_UNLOCK(&sb->lock);
 	box->next = sb->targets;
 	sb->targets = box;
@@ -277,7 +279,7 @@ int sandbox_start(struct sandbox *sb, struct call *c)
 	sb->starter = NULL;
 	sb->started = !err;
 	if (!err) {
-		sb->answered_ms = call_now_ms();
+		sb->answered_ms = sb->used_ms = call_now_ms();
 		sandbox_set_answering(sb);
 	} else {
 		sandbox_set_state(sb, err == -EBUSY ? SANDBOX_IN_USE : SANDBOX_UNKNOWN,

@@ -184,4 +184,22 @@ int sandbox_expose(struct sandbox *sb, struct call *c, uint16_t port, const char
 	const char *token, char **url);
 int sandbox_unexpose(struct sandbox *sb, struct call *c, uint16_t port);
 
+/* --- sleep (sandbox_idle.c) --- */
+
+enum { SANDBOX_SLEEP_AFTER_MS = 600 * 1000 };
+
+struct sandbox_sleep {
+	bool keepalive;   /* it is never let go of */
+	int64_t after_ms; /* without a use here */
+	int64_t in_ms;    /* from now, as things are; -1: it is in use, or not started */
+};
+
+/* Something that lasts and uses it begins (1) or has ended (-1). */
+void sandbox_use(struct sandbox *sb, int more);
+/* Do sandboxes of its server sleep? Where not, the settings have no effect. */
+bool sandbox_sleeps(const struct sandbox *sb);
+void sandbox_sleep_get(struct sandbox *sb, struct sandbox_sleep *out);
+/* NULL, 0: as it is. */
+void sandbox_sleep_set(struct sandbox *sb, const bool *keepalive, int64_t after_ms);
+
 #endif

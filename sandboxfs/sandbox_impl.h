@@ -1,5 +1,5 @@
 /*
- * Inside of struct server and struct sandbox, for server.c, sandbox.c, sandbox_link.c and sandbox_bucket.c alone.
+ * Inside of struct server and struct sandbox, for server.c, sandbox*.c alone.
  */
 #ifndef SBX_SANDBOX_IMPL_H
 #define SBX_SANDBOX_IMPL_H
@@ -50,6 +50,9 @@ struct sandbox {
 	uint64_t workspace_ino, avail;
 	unsigned ways;  /* of the instance, when it last said who it is */
 	bool replaced; /* what was in it is gone, and the person has not said to go on */
+	atomic_int uses;                 /* that last; not under the lock */
+	int64_t used_ms, sleep_after_ms; /* sandbox_idle.c's, as keepalive */
+	bool keepalive;
 	struct fault fault;
 	struct attachment *attachments;
 	bool attachments_due; /* destroyed: the prober is to stop them. Under server.lock */
@@ -88,6 +91,8 @@ void sandbox_stop_attachments(struct sandbox *sb);
 void sandbox_release_attachments(struct sandbox *sb);
 /* Starts it, or waits for who starts it. */
 int sandbox_start(struct sandbox *sb, struct call *c);
+/* Lets go of one that nobody uses. */
+void sandbox_rest(struct sandbox *sb);
 /* Looks whether an unreachable one answers again. */
 void sandbox_probe(struct sandbox *sb, struct call *c);
 /* Where another may have come to answer: asks who it is. 0, or an error with a fault. */

@@ -22,7 +22,7 @@ void sandbox_note_heard(struct sandbox *sb)
 {
 	AUTO_UNLOCK(&sb->lock);
 
-	sb->answered_ms = call_now_ms();
+	sb->answered_ms = sb->used_ms = call_now_ms();
 	if (sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died)
 		sandbox_set_answering(sb);
 }
@@ -154,6 +154,7 @@ static int may_send(struct sandbox *sb, struct call *c, unsigned long *generatio
 	if (err)
 		return err;
 	AUTO_UNLOCK(&sb->lock);
+	sb->used_ms = call_now_ms();
 	*generation = sb->generation;
 	*target = &sb->targets->target;
 	return sb->state == SANDBOX_UNREACHABLE ? fault_unreachable(sb, c) : 0;

@@ -392,6 +392,7 @@ static void *prober_thread(void *arg)
 		pthread_mutex_unlock(&s->lock);
 		for (; sb; sb = next) {
 			sandbox_probe(sb, &s->stopping);
+			sandbox_rest(sb);
 			pthread_mutex_lock(&s->lock);
 			next = *place_of(s, sb->name);
 			if (next == sb)

@@ -145,6 +145,7 @@ static int start(struct websocket_set *s, struct websocket *w, struct call *c)
 	w->deadline = call_now_ms() + sandbox_options(s->sb)->timeout_ms;
 	s->refs++;
 	s->count++;
+	sandbox_use(s->sb, 1);
 	w->next = s->first;
 	if (w->next)
 		w->next->prev = w;

@@ -97,6 +97,7 @@ void websocket_bury(struct websocket *w)
 	if (w->next)
 		w->next->prev = w->prev;
 	s->count--;
+	sandbox_use(s->sb, -1);
 	w->next = s->dead;
 	s->dead = w;
 }

@@ -394,6 +394,25 @@ void sandbox_describe_sync(struct sandbox *sb, struct buf *out)
 	buf_str(out, fake_sync);
 }
 
+bool sandbox_sleeps(const struct sandbox *sb)
+{
+	(void)sb;
+	return false;
+}
+
+void sandbox_sleep_get(struct sandbox *sb, struct sandbox_sleep *out)
+{
+	(void)sb;
+	*out = (struct sandbox_sleep){.in_ms = -1};
+}
+
+void sandbox_sleep_set(struct sandbox *sb, const bool *keepalive, int64_t after_ms)
+{
+	(void)sb;
+	(void)keepalive;
+	(void)after_ms;
+}
+
 void sandbox_accept(struct sandbox *sb)
 {
 	(void)sb;

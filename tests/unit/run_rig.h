@@ -70,6 +70,12 @@ const struct options *sandbox_options(struct sandbox *sb)
 	return &sb->options;
 }
 
+void sandbox_use(struct sandbox *sb, int more)
+{
+	(void)sb;
+	(void)more;
+}
+
 const struct http_target *sandbox_target(struct sandbox *sb)
 {
 	return &sb->target;

@@ -158,6 +158,12 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $$(call fuzz_links,$$*) $(HEADERS) tests/fuzz/fu
 fuzz: fuzz-programs
 	FUZZ_TIME=$(FUZZ_TIME) BUILD=$(BUILD) tests/fuzz/run
 
+# The Worker of contrib/worker: its types and its style. Its tests are among those of tests/cloudflare.
+worker-check:
+	@if command -v npm >/dev/null; then cd contrib/worker && \
+		{ [ -x node_modules/.bin/tsc ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; } && npm run -s check; \
+	else echo 'contrib/worker: not checked, needs node and npm'; fi
+
 lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) contrib/helper/no_tls.c $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
@@ -193,7 +199,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all helper sysroot unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
+.PHONY: all worker-check helper sysroot unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

@@ -188,6 +188,15 @@ static void connection_settle(struct mux *m, unsigned slot)
 	}
 }
 
+/* Would connection_room find any? */
+static bool connection_room_is(const struct mux *m)
+{
+	bool found = m->count < MUX_CONNECTIONS;
+	for (unsigned i = 0; !found && i < MUX_CONNECTIONS; i++)
+		found = !m->connections[i]->id;
+	return found;
+}
+
 /* Room for one more: one that is only drained for a slow reader has to make it. */
 static bool connection_room(struct mux *m)
 {
@@ -442,6 +451,11 @@ static int listener_accept(struct mux *m)
 		m->accept_ms = now_ms() + ACCEPT_PAUSE_MS;
 		return 0;
 	}
+	/* Made when somebody is there for it, not before: what is drained is not cut off for nobody. */
+	if (!connection_room(m)) {
+		close(fd);
+		return 0;
+	}
 	int rc = connection_add(m, fd, m->newest + 1);
 	if (rc)
 		return rc;
@@ -483,7 +497,7 @@ static int wait_events(struct mux *m)
 		until(-1, m->heard_ms + (spec->silence_ms ? spec->silence_ms : MUX_SILENCE_MS), now);
 	if (!out_pending(m))
 		timeout = until(timeout, m->sent_ms + (spec->ping_ms ? spec->ping_ms : MUX_PING_MS), now);
-	bool accepts = spec->listener >= 0 && out_pending(m) < OUT_FULL && connection_room(m);
+	bool accepts = spec->listener >= 0 && out_pending(m) < OUT_FULL && connection_room_is(m);
 	if (accepts && m->accept_ms > now) {
 		accepts = false;
 		timeout = until(timeout, m->accept_ms, now);

@@ -75,6 +75,7 @@ static void wnode_destroy(struct node *node)
 		tree_dentry_free(d);
 	}
 	free(n->buffer);
+	free(n->listed);
 	pthread_mutex_destroy(&n->lock);
 	struct sandbox *sb = n->sandbox;
 	free(n);

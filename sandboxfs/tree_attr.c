@@ -80,7 +80,11 @@ int tree_on_target(struct wnode *n, struct call *c, const struct target_job *job
 	int err = -EBADF;
 
 	if (f) {
-		err = ask_by_handle(n, f, c, job, b, body);
+		err = tree_open_now(f, c);
+		if (err)
+			err = err == -EINTR ? err : -EBADF;
+		else
+			err = ask_by_handle(n, f, c, job, b, body);
 		tree_return_file(n, f);
 	}
 	if (err != -EBADF)
@@ -152,6 +156,10 @@ int tree_getattr(struct node *node, struct op *op, void *file, struct stat *st, 
 	(void)file;
 	if (n->is_link_to_workspace)
 		return stat_link_to_workspace(n->tree, st, timeout);
+	if (tree_known_dir(n, &a, timeout)) {
+		tree_stat(n->tree, &a, NULL, st);
+		return 0;
+	}
 	err = settle_if_written(n, op_call(op), &a, &sent);
 	if (sent && !err) {
 		tree_stat(n->tree, &a, NULL, st);

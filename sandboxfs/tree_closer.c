@@ -46,15 +46,27 @@ static bool retry_unsent(struct tree *t)
 	return left;
 }
 
+static void open_all(struct tree *t, struct wfile **list, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct wnode *n = list[i]->node;
+
+		if (tree_open_now(list[i], &t->closer_call) < 0)
+			log_debug("a file was not opened ahead of its use");
+		tree_return_file(n, list[i]);
+		node_put(&n->node);
+	}
+}
+
 /* Waits for work, at most until what could not be sent is due again. Lock held. False: due. */
 static bool closer_waits(struct tree *t)
 {
-	if (t->stale)
+	if (t->stale || t->opening_count)
 		return true;
 	if (!t->retry)
 		return pthread_cond_wait(&t->closer_wake, &t->closer_lock) == 0;
 	int64_t until = call_now_ms() + RETRY_MS;
-	while (t->retry && !t->closing_count && !t->closer_stop && !t->stale)
+	while (t->retry && !t->closing_count && !t->closer_stop && !t->stale && !t->opening_count)
 		if (timed_cond_wait(&t->closer_wake, &t->closer_lock, until) == -ETIMEDOUT)
 			return false;
 	return true;
@@ -65,12 +77,16 @@ static void *closer_thread(void *arg)
 	struct tree *t = arg;
 
 	pthread_mutex_lock(&t->closer_lock);
-	while (t->closing_count || !t->closer_stop) {
+	while (t->closing_count || t->opening_count || !t->closer_stop) {
 		bool due = t->closing_count == 0 && !closer_waits(t);
 		uint64_t *list = t->closing;
 		size_t count = t->closing_count;
 		bool stale = t->stale;
+		struct wfile *opening[sizeof t->opening / sizeof t->opening[0]];
+		size_t opening_count = t->opening_count;
 
+		memcpy(opening, t->opening, opening_count * sizeof *opening);
+		t->opening_count = 0;
 		t->stale = false;
 		t->closing = NULL;
 		t->closing_count = t->closing_size = 0;
@@ -79,6 +95,7 @@ static void *closer_thread(void *arg)
 		pthread_mutex_unlock(&t->closer_lock);
 		if (stale)
 			tree_invalidate(t, &t->closer_call);
+		open_all(t, opening, opening_count);
 		close_all(t, list, count);
 		free(list);
 		if (due && retry_unsent(t))
@@ -102,6 +119,19 @@ static void wake_closer(struct tree *t)
 				"the thread that closes and sends again could not be started: %s", strerror(err));
 	}
 	pthread_cond_signal(&t->closer_wake);
+}
+
+bool tree_open_soon(struct tree *t, struct wfile *f)
+{
+	AUTO_UNLOCK(&t->closer_lock);
+
+	if (t->closer_stop || t->opening_count == sizeof t->opening / sizeof t->opening[0])
+		return false;
+	node_get(&f->node->node);
+	f->users++; /* nobody else knows it yet */
+	t->opening[t->opening_count++] = f;
+	wake_closer(t);
+	return true;
 }
 
 void tree_invalidate_soon(void *tree)

@@ -82,7 +82,10 @@ int tree_dentry_set(
 	struct dentry *d = *tree_dentry_find(t, parent, name);
 
 	*old = NULL;
+	tree_missing_note(parent, name, true);
 	if (d && d->node == node) {
+		d->known_until_ms = call_now_ms() + CACHE_MS;
+		d->known_age = t->age;
 		/* the name it was last seen under comes first */
 		struct dentry **at = &node->dentries;
 		while (*at != d)
@@ -103,6 +106,8 @@ int tree_dentry_set(
 	if (d)
 		*old = tree_dentry_take(t, d);
 	node_get(&parent->node);
+	fresh->known_until_ms = call_now_ms() + CACHE_MS;
+	fresh->known_age = t->age;
 	fresh->parent = parent;
 	fresh->node = node;
 	fresh->node_next = node->dentries;
@@ -133,6 +138,7 @@ void tree_forget_name(struct wnode *parent, const char *name)
 	d = *tree_dentry_find(t, parent, name);
 	if (d)
 		tree_dentry_take(t, d);
+	tree_missing_note(parent, name, false);
 	pthread_mutex_unlock(&t->lock);
 	tree_dentry_free(d);
 }
@@ -163,6 +169,7 @@ void tree_move_name(struct wnode *parent, const char *name, struct wnode *newpar
 	to = *tree_dentry_find(t, newparent, newname);
 	if (from && from != to) {
 		moved = from->node;
+		moved->granted_age = t->age - 1; /* a rename is a change of it, too */
 		gone[0] = tree_dentry_take(t, from);
 	}
 	if (to && from != to) {
@@ -171,6 +178,9 @@ void tree_move_name(struct wnode *parent, const char *name, struct wnode *newpar
 		if (!exchange && !other->dentries)
 			other->unlinked_here = true;
 	}
+	if (!exchange)
+		tree_missing_note(parent, name, false);
+	tree_missing_note(newparent, newname, true);
 	/* Without memory a name is not known any more; the kernel will look it up. */
 	if (moved)
 		(void)tree_dentry_set(t, newparent, newname, moved, &gone[2]);

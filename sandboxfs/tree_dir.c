@@ -30,6 +30,7 @@ struct wdir {
 	struct dir_entry *entries;
 	size_t count, size, bytes; /* of names and links */
 	bool fetched;
+	struct missing names; /* while it is fetched */
 };
 
 static void clear(struct wdir *d)
@@ -72,6 +73,7 @@ static int add_entry(struct wdir *d, struct reader *r)
 		d->size = n;
 	}
 	d->entries[d->count++] = e;
+	tree_missing_add(&d->names, e.name);
 	return 0;
 }
 
@@ -168,7 +170,11 @@ static int fetch(struct wdir *d, struct wnode *n, struct op *op)
 		return err; /* what cannot be sent is missing in the listing; ctl/sync names it */
 	for (;;) {
 		clear(d);
+		tree_missing_begin(n, &d->names);
 		err = fetch_by(d, n, op, 0);
+		if (!err)
+			tree_missing_know(n, &d->names);
+		tree_missing_drop(&d->names);
 		if (err == -EBADF && !again) {
 			again = true; /* the server was started anew in the middle */
 			continue;

@@ -110,6 +110,9 @@ int tree_read(struct node *node, struct op *op, void *file, size_t size, off_t o
 	size_t got;
 	int err;
 
+	err = tree_open_now(file, op_call(op));
+	if (err)
+		return err;
 	if (read_ahead(n, file, op, size, off))
 		return OP_REPLIED;
 	pthread_mutex_lock(&n->lock);

@@ -17,6 +17,7 @@
 void tree_free_file(struct wfile *f)
 {
 	free(f->ahead);
+	free(f->path);
 	free(f);
 }
 
@@ -33,7 +34,7 @@ void tree_add_file(struct wnode *n, struct wfile *f)
 void tree_remove_file(struct wnode *n, struct wfile *f)
 {
 	uint64_t handle;
-	bool used;
+	bool used, open;
 
 	pthread_mutex_lock(&n->lock);
 	for (struct wfile **at = &n->files; *at; at = &(*at)->next) {
@@ -45,9 +46,11 @@ void tree_remove_file(struct wnode *n, struct wfile *f)
 	n->mappable -= (f->flags & O_ACCMODE) == O_RDWR;
 	handle = f->handle;
 	used = f->users > 0;
+	open = !f->later;
 	f->removed = true;
 	pthread_mutex_unlock(&n->lock);
-	tree_close_handle(n->tree, handle);
+	if (open)
+		tree_close_handle(n->tree, handle);
 	if (!used)
 		tree_free_file(f);
 }
@@ -199,9 +202,13 @@ int tree_renew(struct wfile *f, struct call *c, uint64_t lost)
 int tree_on_handle(struct wfile *f, struct call *c, const struct handle_job *job, struct batch *b,
 	struct reader *body)
 {
+	int err;
+
+	err = tree_open_now(f, c);
+	if (err)
+		return err;
 	for (bool again = false;; again = true) {
 		uint64_t handle = tree_handle(f);
-		int err;
 
 		batch_init(b, f->node->tree->client, c);
 		job->add(batch_add(b, job->code, 0), handle, job->arg);

@@ -40,6 +40,8 @@ struct dentry {
 	struct wnode *node; /* owns this dentry */
 	struct dentry *hash_next;
 	struct dentry *node_next;
+	int64_t known_until_ms;  /* as the kernel was told */
+	unsigned long known_age; /* the tree's, then */
 };
 
 struct wnode {
@@ -58,9 +60,17 @@ struct wnode {
 	struct wnode *granted_prev,
 		*granted_next; /* ring of what the kernel may hold, the latest last */
 	int64_t granted_until_ms;
+	unsigned long granted_age;             /* the tree's, then */
 	struct wnode *dirty_prev, *dirty_next; /* ring of nodes with unsent bytes or a stage */
 	bool in_dirty;
 	bool unlinked_here; /* its last name was removed through this mount */
+	/* of a directory, for some time: the hashes of all its names, sorted (tree_missing.c) */
+	uint64_t *listed;
+	size_t listed_count, listed_size;
+	int64_t listed_until_ms;
+	unsigned long listed_age; /* of the tree, when it was */
+	unsigned long made;       /* names in it, by this mount */
+	unsigned long touched;    /* how often it was changed */
 
 	/* under lock */
 	pthread_mutex_t lock;
@@ -87,6 +97,7 @@ struct wfile {
 	uint64_t handle;
 	mode_t mode;    /* that a new file was asked to have */
 	int flags;      /* open(2) */
+	bool later;     /* it is not open yet: its first use opens it. Changed with busy and the lock */
 	bool staged;    /* what is written is not at its name yet */
 	bool unborn;    /* staged, and the name does not exist in the sandbox yet */
 	bool wrote;     /* since the open: fstat must show what will stay */
@@ -98,6 +109,7 @@ struct wfile {
 	/* bytes that came with the open */
 	char *ahead;
 	size_t ahead_size;
+	char *path; /* of one to be opened later: as it was when it was asked for */
 	unsigned long ahead_changes;
 	int64_t ahead_until_ms;
 };
@@ -112,16 +124,19 @@ struct tree {
 	size_t node_count, node_buckets;
 	struct dentry **dentries;
 	size_t dentry_count, dentry_buckets;
+	unsigned long age;           /* grows when all that is known of names is to be forgotten */
 	struct wnode granted, dirty; /* heads of rings; only the links are used */
 	struct conflict *conflicts;  /* files made for bytes whose name was gone */
 	struct node *control;        /* `.ctl` with subdir= */
 
-	/* the closer: sends CLOSE for released handles, so that close(2) does not wait for it; and what could not be sent, again */
+	/* the closer: sends CLOSE for released handles, so that close(2) does not wait for it; and what could not be sent, again; opens what is to be opened later */
 	pthread_mutex_t closer_lock;
 	pthread_cond_t closer_wake;
 	pthread_t closer;
 	bool has_closer, closer_stop, retry, stale;
 	struct call closer_call;
+	struct wfile *opening[16]; /* borrowed as tree_borrow_file does */
+	size_t opening_count;
 	uint64_t *closing;
 	size_t closing_count, closing_size;
 };
@@ -177,6 +192,36 @@ int tree_dentry_set(struct tree *t, struct wnode *parent, const char *name, stru
 /* Without the lock, for it gives up a reference. d may be NULL. */
 void tree_dentry_free(struct dentry *d);
 
+/* --- tree_missing.c --- */
+/* A listing of a directory: begun before it is asked for, then names are added. */
+struct missing {
+	uint64_t *hashes;
+	size_t count, size;
+	bool failed;
+	unsigned long made, age;
+	int64_t until_ms;
+};
+void tree_missing_begin(struct wnode *dir, struct missing *m);
+void tree_missing_add(struct missing *m, const char *name);
+void tree_missing_know(struct wnode *dir, struct missing *m); /* it is complete: takes what m has */
+void tree_missing_drop(struct missing *m);
+/* The node of a name that is known within the second, with its attributes and how long these are still known. New reference or NULL; likewise. */
+struct wnode *tree_known_child(
+	struct wnode *dir, const char *name, struct fileop_attr *a, double *seconds);
+/* The same of a directory itself, for who asks only because another reads it: the kernel does not know when it was read last. */
+bool tree_known_dir(struct wnode *dir, struct fileop_attr *a, double *seconds);
+void tree_forget_attr(struct wnode *n); /* it was changed from here */
+/*
+ * A batch is about to change a directory, and has succeeded: over a slow link it brings what the directory then is, for that is what the
+ * kernel asks next, before each other change of it. Last in the batch.
+ */
+void tree_touch_begin(struct wnode *dir, struct batch *b, unsigned long *touch);
+void tree_touch_end(struct wnode *dir, struct batch *b, unsigned long touch);
+/* Is it known that there is no such name? Of a slow link alone. */
+bool tree_is_missing(struct wnode *dir, const char *name);
+/* With tree.lock held: there is one from now on, or none. */
+void tree_missing_note(struct wnode *dir, const char *name, bool there);
+
 /* --- tree_lists.c --- */
 void tree_lists_init(struct tree *t);
 void tree_lists_leave(struct wnode *n); /* at its end; tree.lock held */
@@ -191,6 +236,8 @@ void tree_put_nodes(struct wnode **list, size_t n);
 /* --- tree_closer.c --- */
 /* Something could not be sent: it is tried again every other second. */
 void tree_retry_later(struct tree *t);
+/* Opens it soon, whether it is used or not: it is to stay what it is. False: that cannot be. */
+bool tree_open_soon(struct tree *t, struct wfile *f);
 /* Queues a CLOSE. */
 void tree_close_handle(struct tree *t, uint64_t handle);
 /* The kernel is to forget what it was told: the server was started anew. */
@@ -293,6 +340,10 @@ bool tree_gone_by_us(struct wnode *n); /* without busy */
 int tree_create(struct node *dir, struct op *op, const char *name, mode_t mode,
 	struct node_entry *out, struct node_open *o);
 int tree_open(struct node *n, struct op *op, struct node_open *o);
+/* If it is to be opened later: now. */
+int tree_open_now(struct wfile *f, struct call *c);
+/* All those of a node: it is about to lose its name. */
+int tree_open_all_now(struct wnode *n, struct call *c);
 int tree_read(struct node *n, struct op *op, void *file, size_t size, off_t off);
 int tree_write(
 	struct node *n, struct op *op, void *file, const void *p, size_t size, off_t off, size_t *done);

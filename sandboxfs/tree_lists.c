@@ -42,6 +42,7 @@ void tree_note_granted(struct wnode *n)
 	AUTO_UNLOCK(&t->lock);
 
 	n->granted_until_ms = call_now_ms() + CACHE_MS;
+	n->granted_age = t->age;
 	RING_OUT(n, granted);
 	RING_LAST(&t->granted, n, granted);
 }

@@ -75,6 +75,20 @@ static bool names_control(const struct wnode *dir, const char *name)
 	return dir->root_path && dir->tree->control && strcmp(name, ".ctl") == 0;
 }
 
+static bool known_entry(struct wnode *dir, const char *name, struct node_entry *out)
+{
+	struct fileop_attr a;
+	double seconds;
+	struct wnode *n = tree_known_child(dir, name, &a, &seconds);
+
+	if (!n)
+		return false;
+	tree_stat(dir->tree, &a, NULL, &out->attr);
+	out->node = &n->node;
+	out->entry_timeout = out->attr_timeout = seconds;
+	return true;
+}
+
 int tree_lookup(struct node *node, struct op *op, const char *name, struct node_entry *out)
 {
 	struct fileop_target target = {.handle = 0};
@@ -96,6 +110,10 @@ int tree_lookup(struct node *node, struct op *op, const char *name, struct node_
 		if (err <= 0)
 			return err;
 	}
+	if (tree_is_missing(dir, name))
+		return -ENOENT;
+	if (known_entry(dir, name, out))
+		return 0;
 	err = tree_child_path(dir, name, &path);
 	if (err)
 		return err;
@@ -118,12 +136,17 @@ static int make(
 	struct reader body;
 	AUTO_FREE char *shown = NULL;
 	struct wnode *n;
-	int err = batch_send(b);
+	unsigned long touch;
+	int err;
 
+	tree_touch_begin(dir, b, &touch);
+	err = batch_send(b);
 	if (!err)
 		err = batch_next(b, &body);
 	if (!err)
 		err = fileop_get_attr(&body, &a);
+	if (!err)
+		tree_touch_end(dir, b, touch);
 	if (!err && link)
 		err = tree_shown_link(dir, &a, link, &shown);
 	if (!err)
@@ -230,6 +253,7 @@ static int take_away(struct wnode *dir, struct op *op, const char *name, enum fi
 	AUTO_BUF path = BUF_INIT;
 	AUTO_BATCH b;
 	struct reader body;
+	unsigned long touch;
 	int err;
 
 	batch_init(&b, dir->tree->client, op_call(op));
@@ -237,6 +261,8 @@ static int take_away(struct wnode *dir, struct op *op, const char *name, enum fi
 		return -EBUSY;
 	err = tree_settle_children(dir, name, op_call(op));
 	known = tree_find_child(dir, name);
+	if (!err && known)
+		err = tree_open_all_now(known, op_call(op));
 	if (!err && known && code == FILEOP_RMDIR)
 		err = tree_settle_children(
 			known, NULL, op_call(op)); /* what is unborn in it makes it not empty */
@@ -244,10 +270,13 @@ static int take_away(struct wnode *dir, struct op *op, const char *name, enum fi
 		err = tree_child_path(dir, name, &path);
 	if (!err) {
 		tree_add_string(batch_add(&b, code, 0), path.data);
+		tree_touch_begin(dir, &b, &touch);
 		err = batch_send(&b);
 	}
 	if (!err)
 		err = batch_next(&b, &body);
+	if (!err)
+		tree_touch_end(dir, &b, touch);
 	if (!err || err == -ENOENT)
 		tree_forget_name(dir, name);
 	if (!err)
@@ -271,6 +300,15 @@ int tree_rmdir(struct node *dir, struct op *op, const char *name)
 	return take_away(wnode_of(dir), op, name, FILEOP_RMDIR);
 }
 
+static int open_child_now(struct wnode *dir, const char *name, struct call *c)
+{
+	struct wnode *child = tree_find_child(dir, name);
+	int err = child ? tree_open_all_now(child, c) : 0;
+
+	node_put(child ? &child->node : NULL);
+	return err;
+}
+
 int tree_rename(struct node *node, struct op *op, const char *name, struct node *newnode,
 	const char *newname, unsigned flags)
 {
@@ -278,6 +316,7 @@ int tree_rename(struct node *node, struct op *op, const char *name, struct node 
 	AUTO_BUF from = BUF_INIT, to = BUF_INIT;
 	AUTO_BATCH b;
 	struct reader body;
+	unsigned long touch;
 	int err;
 
 	batch_init(&b, dir->tree->client, op_call(op));
@@ -290,6 +329,8 @@ int tree_rename(struct node *node, struct op *op, const char *name, struct node 
 	if (!err)
 		err = tree_settle_children(newdir, newname, op_call(op));
 	if (!err)
+		err = open_child_now(newdir, newname, op_call(op));
+	if (!err)
 		err = tree_child_path(dir, name, &from);
 	if (!err)
 		err = tree_child_path(newdir, newname, &to);
@@ -299,9 +340,13 @@ int tree_rename(struct node *node, struct op *op, const char *name, struct node 
 	tree_add_string(q, from.data);
 	tree_add_string(q, to.data);
 	buf_u32(q, flags);
+	tree_forget_attr(newdir);
+	tree_touch_begin(dir, &b, &touch);
 	err = batch_send(&b);
 	if (!err)
 		err = batch_next(&b, &body);
+	if (!err)
+		tree_touch_end(dir, &b, touch);
 	if (!err)
 		tree_forget_conflict(dir->tree, from.data);
 	if (!err)

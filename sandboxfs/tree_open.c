@@ -56,11 +56,11 @@ static bool wants_ahead(struct wnode *n, struct wfile *f)
 	f->ahead_until_ms = call_now_ms() + CACHE_MS;
 	if ((f->flags & O_ACCMODE) == O_WRONLY || (f->flags & O_TRUNC))
 		return false;
-	return !n->data_cached || n->attr.size <= SMALL;
+	return f->later || !n->data_cached || n->attr.size <= SMALL;
 }
 
 /* One attempt to open by the name number `which`. */
-static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage, struct wfile *f,
+static int open_once(struct wnode *n, struct call *c, unsigned which, bool stage, struct wfile *f,
 	struct node_open *o)
 {
 	bool ahead = wants_ahead(n, f), created, staged;
@@ -71,7 +71,7 @@ static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage,
 	struct reader body, data = {.bad = true};
 	int err;
 
-	batch_init(&b, n->tree->client, op_call(op));
+	batch_init(&b, n->tree->client, c);
 	err = tree_path(n, which, &path);
 	if (err)
 		return err == -ESTALE ? -ENODATA : err; /* no such name: the caller stops trying */
@@ -99,12 +99,12 @@ static int open_once(struct wnode *n, struct op *op, unsigned which, bool stage,
 
 /* Opens by each of its names until one is right. */
 static int open_by_names(
-	struct wnode *n, struct op *op, bool stage, struct wfile *f, struct node_open *o)
+	struct wnode *n, struct call *c, bool stage, struct wfile *f, struct node_open *o)
 {
 	int err;
 
 	for (;;) {
-		err = open_once(n, op, 0, stage, f, o);
+		err = open_once(n, c, 0, stage, f, o);
 		if (err != -ESTALE && err != -ENOENT && err != -ENOTDIR)
 			break;
 		tree_drop_dentry(n, 0);
@@ -126,7 +126,7 @@ static int open_to_write(struct wnode *n, struct op *op, struct wfile *f, struct
 		return err;
 	err = tree_push(n, op_call(op), SEND_COMMIT, &a, &sent);
 	if (!err)
-		err = open_by_names(n, op, trunc && !has_open_files(n), f, o);
+		err = open_by_names(n, op_call(op), trunc && !has_open_files(n), f, o);
 	if (!err && trunc) {
 		pthread_mutex_lock(&n->lock);
 		n->changes++;
@@ -138,13 +138,118 @@ static int open_to_write(struct wnode *n, struct op *op, struct wfile *f, struct
 	return err;
 }
 
+/*
+ * Over a slow link the opening of a file that is known within the second waits for nothing: it is sent by the closer, or by the first
+ * who reads, with the first bytes in one request. Not if its pages here are many: to keep them it must be known that they are what the sandbox has. Nor if it has unsent bytes,
+ * or no size that tells how much there is to be read.
+ */
+static bool may_open_later(struct wnode *n)
+{
+	struct tree *t = n->tree;
+	bool known;
+
+	if (!batch_client_slow(t->client))
+		return false;
+	pthread_mutex_lock(&t->lock);
+	known = n->granted_until_ms > call_now_ms() && n->granted_age == t->age && !n->in_dirty;
+	pthread_mutex_unlock(&t->lock);
+	AUTO_UNLOCK(&n->lock);
+	return known && n->has_attr && n->attr.size > 0 && !n->buffer_used &&
+		   !(n->attr.flags & FILEOP_ATTR_SPECIAL) && (!n->data_cached || n->attr.size <= PREFETCH);
+}
+
+/* The name that the program asked for may be another file's by then: that one is read, as if it had been opened now. */
+static int open_by_path(struct wfile *f, struct call *c)
+{
+	AUTO_BATCH b;
+	struct fileop_attr a;
+	struct reader body;
+	bool created, staged;
+	int err;
+
+	batch_init(&b, f->node->tree->client, c);
+	tree_add_open(&b, f->handle, f->path, NULL, tree_open_flags(f->flags), 0);
+	err = batch_send(&b);
+	if (!err)
+		err = batch_next(&b, &body);
+	return err ? err : tree_get_opened(&body, &a, &created, &staged);
+}
+
+static bool is_later(struct wfile *f, bool *removed)
+{
+	AUTO_UNLOCK(&f->node->lock);
+
+	*removed = f->removed;
+	return f->later;
+}
+
+int tree_open_now(struct wfile *f, struct call *c)
+{
+	struct wnode *n = f->node;
+	struct node_open ignored = {.flags = f->flags};
+	bool removed;
+	int err;
+
+	if (!is_later(f, &removed))
+		return 0;
+	err = tree_io_begin(n, c);
+	if (err)
+		return err;
+	if (is_later(f, &removed) && !removed) {
+		err = open_by_names(n, c, false, f, &ignored);
+		if (err == -ESTALE)
+			err = open_by_path(f, c);
+		pthread_mutex_lock(&n->lock);
+		f->later = err != 0;
+		removed = f->removed;
+		pthread_mutex_unlock(&n->lock);
+		if (removed && !err) /* meanwhile, when it was not open */
+			tree_close_handle(n->tree, f->handle);
+	}
+	tree_io_end(n);
+	return err;
+}
+
+int tree_open_all_now(struct wnode *n, struct call *c)
+{
+	for (;;) {
+		struct wfile *f;
+		int err;
+
+		pthread_mutex_lock(&n->lock);
+		for (f = n->files; f && !f->later; f = f->next)
+			;
+		if (f)
+			f->users++;
+		pthread_mutex_unlock(&n->lock);
+		if (!f)
+			return 0;
+		err = tree_open_now(f, c);
+		tree_return_file(n, f);
+		if (err)
+			return err == -EINTR ? err : 0; /* its reader will hear of it */
+	}
+}
+
 /* What could not be sent stays visible here; another opening that reads goes on. */
 static int open_to_read(struct wnode *n, struct op *op, struct wfile *f, struct node_open *o)
 {
-	int err = tree_settle(n, op_call(op), NULL, NULL);
+	int err;
 
+	if (may_open_later(n)) {
+		AUTO_BUF path = BUF_INIT;
+
+		f->path = tree_path(n, 0, &path) == 0 ? buf_steal(&path) : NULL;
+		f->later = f->path != NULL;
+		if (f->later && tree_open_soon(n->tree, f)) {
+			tree_add_file(n, f);
+			return 0;
+		}
+		f->later = false;
+	}
+	err = tree_settle(n, op_call(op), NULL, NULL);
 	if (err != -EINTR)
-		err = open_by_names(n, op, false, f, o);
+		err = open_by_names(n, op_call(op), false, f, o);
 	if (!err)
 		tree_add_file(n, f);
 	return err;
@@ -212,6 +317,7 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 	struct fileop_attr a;
 	struct reader body;
 	bool created, staged;
+	unsigned long touch;
 	unsigned flags = tree_open_flags(o->flags) | FILEOP_O_CREATE |
 					 (o->flags & O_EXCL ? FILEOP_O_EXCL : FILEOP_O_STAGE);
 	int err;
@@ -227,11 +333,14 @@ int tree_create(struct node *node, struct op *op, const char *name, mode_t mode,
 	f->mode = mode;
 	f->handle = batch_client_handle(dir->tree->client);
 	tree_add_open(&b, f->handle, path.data, NULL, flags, mode);
+	tree_touch_begin(dir, &b, &touch);
 	err = batch_send(&b);
 	if (!err)
 		err = batch_next(&b, &body);
 	if (!err)
 		err = tree_get_opened(&body, &a, &created, &staged);
+	if (!err)
+		tree_touch_end(dir, &b, touch);
 	if (!err)
 		err = tree_intern(dir, name, &a, &n);
 	if (err) {

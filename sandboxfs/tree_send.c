@@ -211,6 +211,13 @@ static int push_file(
 	bytes = size || (commit && f->pushed);
 	pthread_mutex_unlock(&n->lock);
 	err = tree_send(f, c, n->buffer, size, n->buffer_off, commit ? how : how & ~SEND_COMMIT, a);
+	if (commit) { /* its directory has one name more */
+		struct wnode *parent = tree_parent(n);
+
+		if (parent)
+			tree_forget_attr(parent);
+		node_put(parent ? &parent->node : NULL);
+	}
 	if (!err && bytes && a->nlink == 0 && !tree_gone_by_us(n))
 		err = tree_salvage(n, f, c);
 	pthread_mutex_lock(&n->lock);

@@ -143,12 +143,19 @@ static void check_open(
 	}
 }
 
+static void forget_names(struct tree *t)
+{
+	AUTO_UNLOCK(&t->lock);
+	t->age++;
+}
+
 void tree_invalidate(struct tree *t, struct call *c)
 {
 	struct front *f = server_front(sandbox_server(t->sandbox));
 	struct wnode **list;
 	size_t n;
 
+	forget_names(t);
 	if (!f)
 		return;
 	/* Without memory for all of them the rest runs out by itself, within a second. */
@@ -249,6 +256,7 @@ static void drop_caches(void *files)
 	size_t n;
 	struct wnode **list;
 
+	forget_names(t);
 	if (tree_all_nodes(t, &list, &n) < 0)
 		log_error("%s: no memory to drop all caches", sandbox_name(t->sandbox));
 	for (size_t i = 0; f && i < n; i++)

@@ -5,6 +5,7 @@
 #   begin            waits until every request has its answer, then begins to count; answers "ok"
 #   count            how many round trips have been waited for since: "N REQUESTS"
 #   faults SEED P    each request from now on has one of the faults below with probability P; P 0: none
+#   refuse STATUS    each request from now on has that answer; 0: none
 #   life S           a connection lives so long, whatever it carries; 0: as long as it likes
 #   stats            NAME=NUMBER for what was done so far
 #
@@ -23,6 +24,7 @@ import random
 import socket
 import struct
 import sys
+import time
 
 CHUNK = 65536
 KINDS = ("drop", "torn", "status", "late", "lost", "cut", "cut", "stall", "stall")
@@ -66,6 +68,7 @@ class Meter:
 class World:
     delay, life, probability = 0.0, 0.0, 0.0
     rng = random.Random(0)
+    refuse = 0
 
 
 def abort(writer):
@@ -87,8 +90,8 @@ class Link:
         self.tasks = []
 
     def draw(self):
-        self.fault = None
-        if World.rng.random() >= World.probability:
+        self.fault = "status" if World.refuse else None
+        if self.fault or World.rng.random() >= World.probability:
             return
         self.fault = World.rng.choice(KINDS)
         stats[self.fault] += 1
@@ -120,7 +123,7 @@ class Link:
             await self.to_server.drain()
             return False
         if begins and self.fault == "status":
-            await self.refuse(World.rng.choice((429, 500, 502, 503)))
+            await self.refuse(World.refuse or World.rng.choice((429, 500, 502, 503)))
             return True
         if begins and self.fault == "stall":
             await self.stall()
@@ -150,8 +153,11 @@ class Link:
         queue = asyncio.Queue(64)
 
         async def take():
-            while data := await read(CHUNK):
-                await queue.put((loop.time() + World.delay, data, begin()))
+            try:
+                while data := await read(CHUNK):
+                    await queue.put((loop.time() + World.delay, data, begin()))
+            except OSError:
+                pass
             await queue.put(None)
 
         task = asyncio.create_task(take())
@@ -174,7 +180,9 @@ class Link:
         pumps = [asyncio.create_task(self.run(self.from_client.read, self.pass_up, self.begin_up)),
                  asyncio.create_task(self.run(self.from_server.read, self.pass_down, lambda: False))]
         self.tasks += pumps
-        done, _ = await asyncio.wait(pumps, timeout=World.life or None, return_when=asyncio.FIRST_COMPLETED)
+        born, done = time.monotonic(), ()
+        while not done and not 0 < World.life < time.monotonic() - born:
+            done, _ = await asyncio.wait(pumps, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
         stats["outlived"] += not done
         for task in done:
             task.exception()
@@ -221,6 +229,8 @@ async def serve(port):
                 return "%d %d" % meter.count()
             case ["faults", seed, p]:
                 World.rng, World.probability = random.Random(int(seed)), float(p)
+            case ["refuse", status]:
+                World.refuse = int(status)
             case ["life", seconds]:
                 World.life = float(seconds)
             case ["stats"]:

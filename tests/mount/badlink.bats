@@ -24,6 +24,7 @@ check_journal() { # JOURNAL WORKSPACE
 @test "mixed file work over a bad link: what close and fsync accepted is in the sandbox, and no read lies (rows 2, 4)" {
 	local seed=${SEED:-1}
 	start_link -o timeout=5
+	proxy "delay $((seed % 2 * 15))" >/dev/null # over a slow link less is asked for
 	proxy "faults $seed ${FAULTS:-0.08}" >/dev/null
 	/usr/bin/python3 "$repo/tests/lib/badlink.py" "$W" "$seed" $((${MINUTES:-0} ? MINUTES * 60 : 20)) "$T/journal" 3>&-
 	proxy stats
@@ -35,4 +36,62 @@ check_journal() { # JOURNAL WORKSPACE
 	# and the mount that had the bad link sees the same
 	echo drop-caches >"$C/ctl"
 	check_journal "$T/journal" "$W"
+}
+
+@test "a command that is silent for longer than a connection lives ends with its true exit code (row 4)" {
+	local n
+	start_link -o timeout=5
+	proxy 'life 1' >/dev/null
+	exec 5<>"$C/exec"
+	read -r n <&5
+	echo 'sleep 6; echo late; exit 7' >&5
+	[ "$(within 40 cat <&5)" = late ]
+	[ "$(cat "$C/runs/$n/exit")" = 7 ]
+	exec 5>&-
+	[[ $(proxy stats) =~ outlived=([0-9]+) ]]
+	((BASH_REMATCH[1] >= 3))
+	# and a process of its own, followed
+	mkdir "$C/processes/p"
+	echo 'echo first; sleep 4; echo last; exit 3' >"$C/processes/p/cmd"
+	[ "$(within 40 cat "$C/processes/p/follow")" = $'first\nlast' ]
+	[ "$(cat "$C/processes/p/exit")" = 3 ]
+}
+
+@test "a stream that is cut anywhere, its head included, is never the end of a command (row 4)" {
+	local i n
+	start_link -o timeout=5
+	proxy 'faults 3 0.4' >/dev/null
+	for i in $(seq 12); do
+		exec 5<>"$C/exec"
+		read -r n <&5
+		echo "seq 2000; exit $i" >&5
+		if [ "$(within 60 cat <&5 | sha256sum)" != "$(seq 2000 | sha256sum)" ]; then
+			grep -qx unknown "$C/runs/$n/exit" || { echo "$i: $(cat "$C/runs/$n/exit")"; return 1; }
+		else
+			grep -qxE "$i|unknown" "$C/runs/$n/exit" || { echo "$i: $(cat "$C/runs/$n/exit")"; return 1; }
+		fi
+		exec 5>&-
+	done
+}
+
+@test "a server that begins with 503, 500 or 429 is waited for: no error, nothing done twice (row 17)" {
+	local status work last
+	start_link -o timeout=30
+	for status in 503 500 429; do
+		proxy "refuse $status" >/dev/null
+		(echo once >>"$W/f$status" && echo done >"$T/done$status") 3>&- &
+		work=$!
+		(echo "echo once >>/workspace/x$status" >"$C/exec" && echo done >"$T/ran$status") 3>&- &
+		last=$!
+		refused() { [[ $(proxy stats) =~ status-$status=([0-9]+) ]] && ((BASH_REMATCH[1] >= 4)); }
+		wait_until 10 refused
+		[ ! -e "$T/done$status" ]
+		within 2 ls "$MNT" >/dev/null
+		proxy 'refuse 0' >/dev/null
+		wait "$work" "$last"
+		[ -e "$T/done$status" ]
+		[ -e "$T/ran$status" ]
+		[ "$(cat "$T/ws/f$status")" = once ]
+		[ "$(cat "$T/ws/x$status")" = once ]
+	done
 }

@@ -60,13 +60,18 @@ function commandLine(directory, port) {
 	return [...bubblewrap(directory), ...inside];
 }
 
-// What commands made unreadable is removed as well.
+// What commands made unreadable is removed as well; what still ends in it is waited for. What stays is said and seen by the tests.
 function removeFolder(path) {
+	const how = { recursive: true, force: true, maxRetries: 20, retryDelay: 20 };
 	try {
-		rmSync(path, { recursive: true, force: true });
+		rmSync(path, how);
 	} catch {
-		openAll(path);
-		rmSync(path, { recursive: true, force: true });
+		try {
+			openAll(path);
+			rmSync(path, how);
+		} catch (error) {
+			console.error(error);
+		}
 	}
 }
 function openAll(path) {

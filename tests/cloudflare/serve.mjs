@@ -17,6 +17,7 @@ import { build } from 'esbuild';
 import { Miniflare } from 'miniflare';
 import { Containers } from './containers.mjs';
 
+const END_MS = 10000;
 const here = dirname(fileURLToPath(import.meta.url));
 const directory = resolve(process.argv[2] ?? '');
 if (!process.argv[2]) {
@@ -30,12 +31,18 @@ let ending;
 const containers = new Containers(directory);
 const scratch = mkdtempSync(join(directory, '.serve-'));
 process.env.TMPDIR = scratch; // what workerd keeps goes with it
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }));
 
 function end(status) {
 	ending ??= (async () => {
-		await server?.dispose().catch(console.error);
+		// with a limit: at the exit all that is left is killed in any case
+		const patience = setTimeout(() => {
+			console.error('the end takes too long');
+			process.exit(1);
+		}, END_MS);
 		await containers.close();
-		rmSync(scratch, { recursive: true, force: true });
+		await server?.dispose().catch(console.error);
+		clearTimeout(patience);
 		process.exit(status);
 	})();
 	return ending;

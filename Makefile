@@ -5,6 +5,7 @@
 #                   make sysroot  for the other one, x86_64 or aarch64, too
 #   make run        install what is missing, build, mount a sandbox on ./mnt;  make stop  unmounts
 #   make check      install what tests need, build, run every test
+#   make badlink    10 minutes (MINUTES=) of file work over a link that drops, tears, stalls and refuses
 #   make bench      measure against the bare disk and sshfs
 #   make fuzz       every parser with bytes of chance, FUZZ_TIME=60 seconds each
 #   make lint       formatting and clang-tidy
@@ -129,6 +130,9 @@ stop:
 
 check: deps-test cloudflare-deps all unit
 	BUILD=$(BUILD) SAN=$(SAN) tests/run $(TESTS)
+badlink: all
+	MINUTES=$(or $(MINUTES),10) BUILD=$(BUILD) SERVER=local bats --filter 'mixed file work' tests/mount/badlink.bats
+
 bench: deps-bench all
 	BUILD=$(BUILD) tests/bench/bench
 
@@ -199,7 +203,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all worker-check helper sysroot unit deps deps-test deps-bench cloudflare-deps run stop check bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
+.PHONY: all worker-check helper sysroot unit deps deps-test deps-bench cloudflare-deps run stop check badlink bench asan tsan fuzz fuzz-programs lint lint-format lint-tidy lint-shell lint-man install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 

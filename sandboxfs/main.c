@@ -193,6 +193,9 @@ static int serve(struct program *p)
 	if (err)
 		return -err;
 	err = front_serve(p->front);
+	/* The mount is gone, and its device's number is the next one's, which may not wait until this one has drained. */
+	if (p->announced >= 0)
+		close(steal_fd(&p->announced));
 	pthread_kill(p->signals, SIGUSR2);
 	pthread_join(p->signals, NULL);
 	drain(p);

@@ -16,12 +16,13 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "buf.h"
 #include "cleanup.h"
 
-enum { LINKS_MAX = 16, BACKLOG = 4096 };
+enum { LINKS_MAX = 16, BACKLOG = 4096, ANNOUNCE_TRIES = 50, ANNOUNCE_PAUSE_NS = 20000000 };
 
 static const char fs_type[] = "fuse.sandboxfs";
 
@@ -178,7 +179,15 @@ int mount_announce(const char *path, int *fd)
 		return -ENOENT;
 	socklen_t size = name_of(&e, &name);
 	AUTO_FD int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s < 0 || bind(s, (struct sockaddr *)&name, size) < 0 || listen(s, BACKLOG) < 0)
+	if (s < 0)
+		return -errno;
+	/* The number was another mount's a moment ago, whose program has yet to see its end. */
+	for (int tries = 0; bind(s, (struct sockaddr *)&name, size) < 0; tries++) {
+		if (errno != EADDRINUSE || tries == ANNOUNCE_TRIES)
+			return -errno;
+		nanosleep(&(struct timespec){0, ANNOUNCE_PAUSE_NS}, NULL); /* nobody tells */
+	}
+	if (listen(s, BACKLOG) < 0)
 		return -errno;
 	*fd = steal_fd(&s);
 	return 0;

@@ -27,6 +27,7 @@
 #include "options.h"
 #include "root.h"
 #include "sandbox.h"
+#include "shown.h"
 #include "version.h"
 
 struct program {
@@ -135,7 +136,11 @@ static void *signal_thread(void *arg)
 
 static int say(const struct call *c, int err)
 {
-	fprintf(stderr, "sandboxfs: %s\n", c->fault.message ? c->fault.message : strerror(-err));
+	const char *message = c->fault.message ? c->fault.message : strerror(-err);
+	AUTO_BUF line = BUF_INIT;
+	/* A server's words may be in it. */
+	shown_add(&line, message, strlen(message), SHOWN_KEEP);
+	fprintf(stderr, "sandboxfs: %s\n", line.data ? line.data : strerror(-err));
 	return err;
 }
 

@@ -46,15 +46,13 @@ static bool retry_unsent(struct tree *t)
 	return left;
 }
 
-static void open_all(struct tree *t, struct wfile **list, size_t count)
+static void open_all(struct tree *t, const struct opening *list, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		struct wnode *n = list[i]->node;
-
-		if (tree_open_now(list[i], &t->closer_call) < 0)
+		if (tree_open_now(list[i].file, &t->closer_call) < 0)
 			log_debug("a file was not opened ahead of its use");
-		tree_return_file(n, list[i]);
-		node_put(&n->node);
+		tree_return_file(list[i].node, list[i].file);
+		node_put(&list[i].node->node);
 	}
 }
 
@@ -82,7 +80,7 @@ static void *closer_thread(void *arg)
 		uint64_t *list = t->closing;
 		size_t count = t->closing_count;
 		bool stale = t->stale;
-		struct wfile *opening[sizeof t->opening / sizeof t->opening[0]];
+		struct opening opening[sizeof t->opening / sizeof t->opening[0]];
 		size_t opening_count = t->opening_count;
 
 		memcpy(opening, t->opening, opening_count * sizeof *opening);
@@ -121,17 +119,26 @@ static void wake_closer(struct tree *t)
 	pthread_cond_signal(&t->closer_wake);
 }
 
-bool tree_open_soon(struct tree *t, struct wfile *f)
+void tree_open_soon(struct tree *t, struct wfile *f)
 {
-	AUTO_UNLOCK(&t->closer_lock);
+	struct wnode *n = f->node;
+	bool taken;
 
-	if (t->closer_stop || t->opening_count == sizeof t->opening / sizeof t->opening[0])
-		return false;
-	node_get(&f->node->node);
-	f->users++; /* nobody else knows it yet */
-	t->opening[t->opening_count++] = f;
-	wake_closer(t);
-	return true;
+	pthread_mutex_lock(&n->lock);
+	f->users++;
+	pthread_mutex_unlock(&n->lock);
+	node_get(&n->node);
+	pthread_mutex_lock(&t->closer_lock);
+	taken = !t->closer_stop && t->opening_count < sizeof t->opening / sizeof t->opening[0];
+	if (taken) {
+		t->opening[t->opening_count++] = (struct opening){n, f};
+		wake_closer(t);
+	}
+	pthread_mutex_unlock(&t->closer_lock);
+	if (!taken) {
+		tree_return_file(n, f);
+		node_put(&n->node);
+	}
 }
 
 void tree_invalidate_soon(void *tree)

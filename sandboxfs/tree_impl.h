@@ -135,7 +135,10 @@ struct tree {
 	pthread_t closer;
 	bool has_closer, closer_stop, retry, stale;
 	struct call closer_call;
-	struct wfile *opening[16]; /* borrowed as tree_borrow_file does */
+	struct opening {
+		struct wnode *node; /* reference */
+		struct wfile *file; /* borrowed as tree_borrow_file does */
+	} opening[16];
 	size_t opening_count;
 	uint64_t *closing;
 	size_t closing_count, closing_size;
@@ -236,8 +239,8 @@ void tree_put_nodes(struct wnode **list, size_t n);
 /* --- tree_closer.c --- */
 /* Something could not be sent: it is tried again every other second. */
 void tree_retry_later(struct tree *t);
-/* Opens it soon, whether it is used or not: it is to stay what it is. False: that cannot be. */
-bool tree_open_soon(struct tree *t, struct wfile *f);
+/* Opens it soon, whether it is used or not, for it is to stay what it is; if there are many such, at its first use. */
+void tree_open_soon(struct tree *t, struct wfile *f);
 /* Queues a CLOSE. */
 void tree_close_handle(struct tree *t, uint64_t handle);
 /* The kernel is to forget what it was told: the server was started anew. */

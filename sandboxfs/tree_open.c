@@ -92,7 +92,9 @@ static int open_once(struct wnode *n, struct call *c, unsigned which, bool stage
 		return err;
 	if (ahead && batch_next(&b, &data) < 0)
 		ahead = false; /* a later read tells why */
+	pthread_mutex_lock(&n->lock);
 	f->staged = staged;
+	pthread_mutex_unlock(&n->lock);
 	note_opened(n, f, &a, ahead ? &data : NULL, o);
 	return 0;
 }
@@ -241,11 +243,11 @@ static int open_to_read(struct wnode *n, struct op *op, struct wfile *f, struct 
 
 		f->path = tree_path(n, 0, &path) == 0 ? buf_steal(&path) : NULL;
 		f->later = f->path != NULL;
-		if (f->later && tree_open_soon(n->tree, f)) {
+		if (f->later) {
 			tree_add_file(n, f);
+			tree_open_soon(n->tree, f);
 			return 0;
 		}
-		f->later = false;
 	}
 	err = tree_settle(n, op_call(op), NULL, NULL);
 	if (err != -EINTR)

@@ -114,7 +114,7 @@ teardown_file() {
 }
 # BRIDGE, its folder: 1/, 2/, ... are its containers, each with tmp/ and workspace/ as the sandbox sees them.
 start_bridge() {
-	[ -d "$repo/tests/cloudflare/node_modules" ] || skip 'needs node and make cloudflare-deps'
+	[ -d "$repo/tests/cloudflare/node_modules" ] || { echo 'needs node, and make cloudflare-deps'; return 1; }
 	export BRIDGE=$BATS_FILE_TMPDIR/b BUILD SANDBOX_API_KEY=${RANDOM}key$RANDOM
 	local in
 	mkdir "$BRIDGE"

@@ -307,6 +307,7 @@ no_container() { [ "$(containers)" = 0 ]; }
 	first_use_fails 30 'Protocol error' 'no HTTP'
 	rules '-1 .*/exec hang'
 	interrupted ls "$W"
+	no_rules
 }
 
 @test "another machine, and what is no machine: ENOTSUP names it, fit for a terminal" {

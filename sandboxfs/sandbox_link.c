@@ -119,7 +119,8 @@ int sandbox_look_who(struct sandbox *sb, struct call *c)
 
 	for (;;) {
 		unsigned seen, now = ways_now(sb, &seen);
-		int err = now == seen || !now ? 0 : now % 2 ? ask_who(sb, c) : -ECONNRESET;
+		/* Where there is no way, asking has one made. */
+		int err = now == seen || !now ? 0 : ask_who(sb, c);
 
 		if (!err) {
 			AUTO_UNLOCK(&sb->lock);

@@ -57,17 +57,23 @@ static int name_session(struct tunnel *t)
 	return 0;
 }
 
-static void leave(struct tunnel *t)
+/* Says goodbye to a terminal. Only where the sandbox is known to run: of one that is gone it would start another. */
+static void forget(struct tunnel *t, char *session)
 {
 	struct call c;
-	wire_close(steal(t->wire));
-	if (!t->session[0])
+	if (!session[0])
 		return;
 	/* Not the thread's: it may be cancelled, and the server's terminals are to be ended all the same. */
 	call_init(&c, 0);
-	t->way.leave(t->way.arg, &c, t->session);
+	t->way.leave(t->way.arg, &c, session);
 	call_destroy(&c);
-	t->session[0] = 0;
+	session[0] = 0;
+}
+
+static void leave(struct tunnel *t)
+{
+	wire_close(steal(t->wire));
+	forget(t, t->session);
 }
 
 /* A terminal, and the greeting on it. -EPIPE, -EPROTO: the program may be missing. */
@@ -188,6 +194,14 @@ static int renew(struct tunnel *t)
 	return err;
 }
 
+/* Until somebody connects: a sandbox that is gone is not started once more for nobody. The end of the tunnel ends it. */
+static void await_use(const struct tunnel *t)
+{
+	struct pollfd p[] = {{t->listener, POLLIN, 0}, {t->stop, POLLIN, 0}};
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+}
+
 /* Before another try, longer each time; the end of the tunnel ends it. */
 static void rest(const struct tunnel *t, int64_t *pause)
 {
@@ -207,18 +221,25 @@ static void *tunnel_main(void *arg)
 		wire_close(steal(t->wire));
 		if (!err)
 			break;
-		log_info("%s: the terminal's link broke (%s); it is made anew", t->way.target->base,
-			strerror(-err));
+		log_info("%s: the terminal's link broke (%s); the next use makes it anew",
+			t->way.target->base, strerror(-err));
 		/*
 		 * A server, or who owns the sandbox, may let each be made and break it: not as fast as we can. And where the sandbox is just being
 		 * ended, a request that is too early has it started once more, for nobody.
 		 */
 		if (call_now_ms() - since >= STEADY_MS)
 			pause = PAUSE_FIRST_MS;
+		char old[SESSION];
+		memcpy(old, t->session, sizeof old);
+		t->session[0] = 0;
 		rest(t, &pause);
-		leave(t);
-		while (!stopped(t) && renew(t))
+		await_use(t);
+		while (!stopped(t) && renew(t)) {
 			rest(t, &pause);
+			await_use(t);
+		}
+		if (t->wire) /* one of another sandbox is not there, which does no harm */
+			forget(t, old);
 	}
 	leave(t);
 	return NULL;

@@ -3,8 +3,9 @@
  * terminal over a WebSocket (wire.h). sandboxd is brought in where it is missing (carry.h), the terminal runs its attach mode, and
  * connections share the terminal's bytes (mux.h).
  *
- * A tunnel owns one thread, its socket and its wire. A wire that breaks is made anew, again and again, until the tunnel is closed; connections wait
- * meanwhile; those that were open then are broken. Whether the same sandboxd answers afterwards is for others to see.
+ * A tunnel owns one thread, its socket and its wire. A wire that breaks is made anew when somebody connects, again and again, until the tunnel
+ * is closed; who connected meanwhile is broken off then, as those are that were open: whether the same sandboxd answers is for others to see
+ * first.
  */
 #ifndef SBX_TUNNEL_H
 #define SBX_TUNNEL_H

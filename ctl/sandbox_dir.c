@@ -82,7 +82,10 @@ static int verb_discard(const struct ctl_ref *ref, struct call *c, int argc, cha
 {
 	(void)argc;
 	const char *path = strcmp(argv[1], "all") == 0 ? NULL : argv[1];
-	return not_unsent(c, sandbox_discard(ref->sandbox, c, path), argv);
+	int err = not_unsent(c, sandbox_discard(ref->sandbox, c, path), argv);
+	if (!err && !path)
+		sandbox_accept(ref->sandbox); /* nothing is left that could be meant for another */
+	return err;
 }
 
 static int verb_drop_caches(const struct ctl_ref *ref, struct call *c, int argc, char **argv)

@@ -501,7 +501,7 @@ nothing_there() { no_container || [ -z "$(other 'ls -A /workspace')" ]; }
 		else
 			echo 'discard all' >"$C/ctl"
 			[ -z "$(cat "$C/sync")" ]
-			echo accept >"$C/ctl"
+			state_is running
 			[ ! -e "$W/held" ]
 			[ -z "$(other 'ls -A /workspace')" ]
 		fi

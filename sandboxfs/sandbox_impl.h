@@ -48,9 +48,9 @@ struct sandbox {
 	uint8_t boot[16];
 	bool has_boot;
 	uint64_t workspace_ino, avail;
-	unsigned ways;  /* of the instance, when it last said who it is */
-	bool replaced; /* what was in it is gone, and the person has not said to go on */
-	atomic_int uses;                 /* that last; not under the lock */
+	unsigned ways;   /* of the instance, when it last said who it is */
+	bool replaced;   /* what was in it is gone, and the person has not said to go on */
+	atomic_int uses; /* that last; not under the lock */
 	int64_t used_ms, sleep_after_ms; /* sandbox_idle.c's, as keepalive */
 	bool keepalive;
 	struct fault fault;

@@ -119,7 +119,9 @@ int sandbox_look_who(struct sandbox *sb, struct call *c)
 
 	for (;;) {
 		unsigned seen, now = ways_now(sb, &seen);
-		/* Where there is no way, asking has one made. */
+		/* Where there is no way, asking has one made; once that has failed for too long the prober asks alone. */
+		if (now != seen && now % 2 == 0 && now && is_unreachable(sb))
+			return fault_unreachable(sb, c);
 		int err = now == seen || !now ? 0 : ask_who(sb, c);
 
 		if (!err) {

@@ -176,7 +176,7 @@ static int install(const struct carrier *k, struct call *c, const struct program
 		"what arrived is not what was sent, or there is no sha256sum",
 		"it cannot be moved to its place in /tmp", "", "there is no gzip",
 		"/tmp takes no programs (it is mounted noexec)",
-		PLACE " is there and another user's, or a link"};
+		"/tmp/.sandboxfs is there and another user's, or a link"};
 	AUTO_BUF script = BUF_INIT;
 	AUTO_BUF said = BUF_INIT;
 	AUTO_FREE char *packed = NULL;

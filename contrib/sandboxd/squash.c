@@ -35,9 +35,9 @@ static int run(struct server *server, const struct buf *line, const struct buf *
 		.timeout_ms = -1};
 	struct command *c;
 	AUTO_BUF said = BUF_INIT;
-	int err = buf_error(line) ? buf_error(line) : buf_error(input);
-	if (!err)
-		err = commands_start(server->commands, &spec, EXISTS_REPLACE, &c, NULL);
+	if (buf_error(line) < 0 || buf_error(input) < 0)
+		return -ENOMEM;
+	int err = commands_start(server->commands, &spec, EXISTS_REPLACE, &c, NULL);
 	if (err < 0)
 		return err;
 	while (command_wait_output(c, SPOOL_BOTH, UINT64_MAX, text_monotonic_ms() + 60000) != 0)

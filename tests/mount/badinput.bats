@@ -258,7 +258,7 @@ fs_pid_of() { sed -n 's/^pid //p' "$1/ctl/stats"; }
 
 @test "options for local: alone are refused with another server; schemes are the same in any case" {
 	local option
-	for option in net=none min-free=1M limits=processes:5 sandbox=default,create; do
+	for option in net=none min-free=1M limits=processes:5; do
 		refused 'is for local: alone' -o $option unix:/tmp/none "$MNT"
 	done
 	echo token >"$T/token"

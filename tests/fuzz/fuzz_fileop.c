@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct fileop_server *the_server(void)
 {
 	static struct fileop_server *s;
-	static const struct fileop_server_config config = {"/tmp", 0};
+	static const struct fileop_server_config config = {.workspace = "/tmp"};
 	if (s)
 		return s;
 	if (access("/etc/passwd", F_OK) == 0) {

@@ -46,7 +46,7 @@ static void try_name(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct server server;
-	static const struct fileop_server_config config = {"/tmp", 0};
+	static const struct fileop_server_config config = {.workspace = "/tmp"};
 	struct tar_result result = {0};
 	if (access("/etc/passwd", F_OK) == 0) {
 		fputs("fuzz_tar: not in a root of its own; tests/fuzz/run makes one\n", stderr);

@@ -103,6 +103,18 @@ static int take_seq(struct batch_client *bc, uint64_t *seq, uint64_t *acked)
 	return 0;
 }
 
+/* Up to which all have been answered, for one that is sent again. */
+static uint64_t acked_now(struct batch_client *bc)
+{
+	AUTO_UNLOCK(&bc->lock);
+	uint64_t acked = bc->next_seq - 1;
+
+	for (size_t i = 0; i < bc->in_flight_count; i++)
+		if (bc->in_flight[i] <= acked)
+			acked = bc->in_flight[i] - 1;
+	return acked;
+}
+
 static void drop_seq(struct batch_client *bc, uint64_t seq)
 {
 	AUTO_UNLOCK(&bc->lock);
@@ -116,6 +128,13 @@ static void patch_u64(struct buf *b, size_t at, uint64_t v)
 {
 	for (int i = 0; i < 8; i++)
 		b->data[at + (size_t)i] = (char)(v >> 8 * i);
+}
+
+void batch_unpin(struct batch_client *bc, uint64_t *pin)
+{
+	if (*pin)
+		drop_seq(bc, *pin);
+	*pin = 0;
 }
 
 void batch_init(struct batch *b, struct batch_client *bc, struct call *c)
@@ -200,8 +219,12 @@ int batch_send(struct batch *b)
 	end_call(b);
 	fileop_end_request(&b->request, b->count);
 	err = buf_error(&b->request);
-	if (!err && b->mutates)
+	if (!err && b->pin && *b->pin) {
+		seq = *b->pin;
+		acked = acked_now(bc);
+	} else if (!err && b->mutates) {
 		err = take_seq(bc, &seq, &acked);
+	}
 	if (err)
 		return err;
 	if (seq) {
@@ -210,7 +233,9 @@ int batch_send(struct batch *b)
 	}
 	err = sandbox_batch(
 		bc->sandbox, b->call, b->mutates, b->changes, b->request.data, b->request.size, &b->reply);
-	if (seq)
+	if (b->pin)
+		*b->pin = err ? seq : 0;
+	if (seq && !(b->pin && err))
 		drop_seq(bc, seq);
 	if (err)
 		return err;

@@ -19,6 +19,11 @@ bool batch_client_slow(struct batch_client *bc);
 uint64_t batch_client_handle(struct batch_client *bc); /* a number never used before */
 
 struct batch {
+	/*
+	 * NULL, or where its number is kept while its end is not known (0: none is): a batch that failed so is sent again, the very same, with that
+	 * number, and the server does it once. Set after batch_init; give it up with batch_unpin.
+	 */
+	uint64_t *pin;
 	struct batch_client *client;
 	struct call *call;
 	struct buf request, reply;
@@ -40,5 +45,8 @@ struct buf *batch_add(struct batch *b, enum fileop_code code, unsigned opflags);
 int batch_send(struct batch *b);
 /* The result of the next call: 0 or its errno; body reads the rest. */
 int batch_next(struct batch *b, struct reader *body);
+
+/* The batch of that number will not be sent again. Harmless if there is none. */
+void batch_unpin(struct batch_client *bc, uint64_t *pin);
 
 #endif

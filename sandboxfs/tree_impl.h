@@ -88,6 +88,10 @@ struct wnode {
 	struct wfile *buffer_file;
 	char *buffer;
 	size_t buffer_used;
+	/* Of bytes to be appended that were sent to an end nobody knows: the number, how many, and SEND_*. busy's */
+	uint64_t append_seq;
+	size_t append_size;
+	unsigned append_how;
 	uint64_t buffer_off;
 	int held_err; /* why it could not be sent; 0: it was not tried */
 };

@@ -100,6 +100,8 @@ static int send_once(struct wfile *f, struct call *c, const void *p, size_t size
 	int err, got;
 
 	batch_init(&b, n->tree->client, c);
+	if (size && (f->flags & O_APPEND))
+		b.pin = &n->append_seq; /* what is sent twice must not be there twice */
 	add_handle(&b, FILEOP_GETATTR, FILEOP_MUST, f->handle);
 	if (size)
 		add_write(&b, f->handle, off, p, size);
@@ -170,6 +172,7 @@ void tree_clear_buffer(struct wnode *n)
 {
 	AUTO_UNLOCK(&n->lock);
 
+	batch_unpin(n->tree->client, &n->append_seq);
 	n->buffer_used = 0;
 	n->buffer_file = NULL;
 	n->held_err = 0;
@@ -199,6 +202,20 @@ static struct wfile *next_to_push(struct wnode *n, bool commit)
 	return n->buffer_used ? n->buffer_file : NULL;
 }
 
+/* The first bytes of the buffer are in the sandbox. */
+static void consume(struct wnode *n, size_t size)
+{
+	pthread_mutex_lock(&n->lock);
+	bool rest = size < n->buffer_used;
+	if (rest) {
+		memmove(n->buffer, n->buffer + size, n->buffer_used - size);
+		n->buffer_used -= size;
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (!rest)
+		tree_clear_buffer(n);
+}
+
 static int push_file(
 	struct wnode *n, struct wfile *f, struct call *c, unsigned how, struct fileop_attr *a)
 {
@@ -208,9 +225,17 @@ static int push_file(
 
 	pthread_mutex_lock(&n->lock);
 	commit = (how & SEND_COMMIT) && f->staged;
+	how = commit ? how : how & ~SEND_COMMIT;
+	if (size && n->append_seq) { /* what was sent before, as it was; what came since follows */
+		size = n->append_size;
+		how = n->append_how;
+		commit = how & SEND_COMMIT;
+	}
+	n->append_size = size;
+	n->append_how = how;
 	bytes = size || (commit && f->pushed);
 	pthread_mutex_unlock(&n->lock);
-	err = tree_send(f, c, n->buffer, size, n->buffer_off, commit ? how : how & ~SEND_COMMIT, a);
+	err = tree_send(f, c, n->buffer, size, n->buffer_off, how, a);
 	if (commit) { /* its directory has one name more */
 		struct wnode *parent = tree_parent(n);
 
@@ -231,7 +256,7 @@ static int push_file(
 	if (err)
 		tree_retry_later(n->tree);
 	else if (size)
-		tree_clear_buffer(n);
+		consume(n, size);
 	return err;
 }
 

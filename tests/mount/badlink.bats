@@ -38,6 +38,23 @@ check_journal() { # JOURNAL WORKSPACE
 	check_journal "$T/journal" "$W"
 }
 
+@test "what was appended and whose answer came too late is in the file once" {
+	start_link -o timeout=3
+	echo first >"$W/f"
+	exec 7>>"$W/f"
+	proxy 'delay 1900' >/dev/null # done in time, and answered after the time
+	# a shell does not see an error of close
+	within 40 sh -c 'echo second >&7'
+	[ -n "$(cat "$C/sync")" ]
+	exec 7>&- || :
+	proxy 'delay 0' >/dev/null
+	wait_until 60 all_sent || { cat "$C/sync"; return 1; }
+	wait_until 30 eval 'echo third >>"$W/f"'
+	wait_until 60 all_sent
+	echo drop-caches >"$C/ctl"
+	[ "$(cat "$W/f")" = $'first\nsecond\nthird' ]
+}
+
 @test "a command that is silent for longer than a connection lives ends with its true exit code (row 4)" {
 	local n
 	start_link -o timeout=5

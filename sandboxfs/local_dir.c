@@ -26,14 +26,7 @@
 #include "log.h"
 #include "tree_remove.h"
 
-enum {
-	NAME_LENGTH = 63,
-	LOCK_TEXT = 8192,
-	LOCK_PATIENCE_MS = 300, /* a program that was just killed still closes its files */
-	LOCK_LOOK_MS = 20,
-	REMOVE_TRIES = 100,
-	OLD_MS = 2000 /* what it started has so long to go by itself */
-};
+enum { NAME_LENGTH = 63, REMOVE_TRIES = 100 };
 
 static bool local_name_valid(const char *name)
 {

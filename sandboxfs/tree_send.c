@@ -230,9 +230,10 @@ static int push_file(
 		size = n->append_size;
 		how = n->append_how;
 		commit = how & SEND_COMMIT;
+	} else if (size) { /* not of a stage beside it, which has nothing in the buffer */
+		n->append_size = size;
+		n->append_how = how;
 	}
-	n->append_size = size;
-	n->append_how = how;
 	bytes = size || (commit && f->pushed);
 	pthread_mutex_unlock(&n->lock);
 	err = tree_send(f, c, n->buffer, size, n->buffer_off, how, a);

@@ -318,6 +318,7 @@ static int spawn_bwrap(const struct local *l, struct call *c, struct box *b, str
 		.uid = l->uid,
 		.gid = l->gid,
 		.limit_data = o->limit_memory,
+		.files = o->files,
 		.stage = l->drop ? local_stage() : NULL,
 		.mounts = plan->mounts,
 		.nmounts = plan->nmounts,

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
@@ -29,6 +30,8 @@
 #include "sandbox.h"
 #include "shown.h"
 #include "version.h"
+
+enum { FILES_MAX = 65536 };
 
 struct program {
 	struct options options;
@@ -59,6 +62,19 @@ static void set_signals(struct program *p)
 	pthread_sigmask(SIG_BLOCK, &p->stops, NULL);
 	sigaction(SIGUSR1, &nothing, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* A reader that blocks holds a socket or two, and the usual 1024 are soon used up. Sandboxes get what we were given. */
+static void raise_files(struct program *p)
+{
+	struct rlimit *given = &p->options.files, more;
+
+	if (getrlimit(RLIMIT_NOFILE, given) < 0)
+		return;
+	more = *given;
+	if (more.rlim_cur < FILES_MAX)
+		more.rlim_cur = more.rlim_max < FILES_MAX ? more.rlim_max : FILES_MAX;
+	(void)setrlimit(RLIMIT_NOFILE, &more); /* with fewer it works as well */
 }
 
 /* --- unsent writes at the end --- */
@@ -283,6 +299,7 @@ static int run(struct program *p)
 	log_set_to(p->options.foreground ? LOG_TO_STDERR : LOG_TO_STDERR_ERRORS);
 	log_set_level(p->options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	set_signals(p);
+	raise_files(p);
 	if (chdir("/") < 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return fprintf(stderr, "sandboxfs: the program could not be set up\n"), 1;
 	err = bring_up(p);

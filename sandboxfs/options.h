@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 enum idmap { IDMAP_USER, IDMAP_NONE };
@@ -37,6 +38,7 @@ struct options {
 	uint64_t limit_processes; /* limits=processes:N,memory:SIZE,tmp:SIZE; 0: default */
 	uint64_t limit_memory;
 	uint64_t limit_tmp;
+	struct rlimit files; /* RLIMIT_NOFILE the program was given (main.c); rlim_max 0: unknown */
 	char *pass; /* options for the kernel, as they are */
 	/* of the command line */
 	const char

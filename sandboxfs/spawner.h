@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "buf.h"
@@ -51,6 +52,7 @@ struct spawn {
 	uid_t uid;
 	gid_t gid;
 	uint64_t limit_data; /* RLIMIT_DATA; 0: as it is */
+	struct rlimit files; /* RLIMIT_NOFILE; rlim_max 0: as it is */
 	/* Only as root: a mount namespace of its own with no more than the system's directories, where stage (a top-level directory) is a small tmpfs with mounts in it. NULL: none. */
 	const char *stage;
 	const struct spawn_mount *mounts;

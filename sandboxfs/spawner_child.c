@@ -150,6 +150,8 @@ static int child_limits(const struct spawn *w)
 	const struct rlimit none = {0, 0};
 	if (setrlimit(RLIMIT_CORE, &none) < 0)
 		return -errno;
+	if (w->files.rlim_max && setrlimit(RLIMIT_NOFILE, &w->files) < 0)
+		return -errno;
 	if (w->limit_data) {
 		const struct rlimit data = {w->limit_data, w->limit_data};
 		if (setrlimit(RLIMIT_DATA, &data) < 0)

@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "buf.h"
 #include "cleanup.h"
+#include "log.h"
 
 /* One word, as it goes into a header? */
 static bool is_token(const char *s)
@@ -28,6 +30,11 @@ static int from_file(struct call *c, const char *path, bool may_miss, char **out
 	size_t size = 0;
 	errno = 0; /* the end of an empty file leaves it */
 	FILE *f = fopen(path, "re");
+	struct stat st;
+	/* Not refused: a container's secrets are often mounted so, for its one user. */
+	if (f && fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode) && st.st_mode & 077)
+		log_error("the token's file %s is open to others than its owner (mode %04o)", path,
+			(unsigned)st.st_mode & 07777);
 	ssize_t n = f ? getline(&line, &size, f) : -1;
 	int err = n < 0 ? errno : 0;
 	if (f)

@@ -273,6 +273,7 @@ fs_pid_of() { sed -n 's/^pid //p' "$1/ctl/stats"; }
 
 @test "the token of token_file goes with each request, and a file without one is refused" {
 	local p
+	umask 077
 	: >"$T/empty"
 	echo 'two words' >"$T/words"
 	refused 'no token' -o token_file="$T/empty" "unix:$T/none" "$MNT"

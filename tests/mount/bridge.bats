@@ -90,7 +90,7 @@ no_container() { [ "$(containers)" = 0 ]; }
 	SANDBOX_API_KEY="wrong$key" refused 'token'
 	SANDBOX_API_KEY='' refused 'SANDBOX_API_KEY'
 	SANDBOX_API_KEY='two words' refused 'SANDBOX_API_KEY'
-	echo "wrong$key" >"$T/token"
+	(umask 077 && echo "wrong$key" >"$T/token")
 	refused 'token' -o token_file="$T/token"
 	: >"$T/token"
 	refused 'first line' -o token_file="$T/token"
@@ -100,13 +100,15 @@ no_container() { [ "$(containers)" = 0 ]; }
 @test "the token by file, by ~/.config/sandboxfs/token, by the environment; the file named goes first" {
 	local key=$SANDBOX_API_KEY
 	url=$BRIDGE_URL/v1
-	echo "$key" >"$T/token"
+	(umask 077 && echo "$key" >"$T/token")
 	mkdir -p "$XDG_CONFIG_HOME/sandboxfs"
-	SANDBOX_API_KEY=wrong mount_it -o token_file="$T/token"
+	SANDBOX_API_KEY=wrong mount_it -o token_file="$T/token" 2>"$T/said"
 	unmount
-	echo "$key" >"$XDG_CONFIG_HOME/sandboxfs/token"
-	SANDBOX_API_KEY='' mount_it
+	[ ! -s "$T/said" ]
+	install -m 640 "$T/token" "$XDG_CONFIG_HOME/sandboxfs/token"
+	SANDBOX_API_KEY='' mount_it 2>"$T/said"
 	unmount
+	grep 'open to others.*0640' "$T/said"
 	echo wrong >"$XDG_CONFIG_HOME/sandboxfs/token"
 	SANDBOX_API_KEY=$key mount_it
 }

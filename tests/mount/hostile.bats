@@ -1,8 +1,8 @@
 # What a server that lies may say: nothing of it leads out of the mount, takes memory or time without end, or steers a terminal.
+SERVER=tcp # a liar is put before it
 load ../lib/harness
 
 setup_lies() {
-	[ "$SERVER" = tcp ] || skip 'needs a server that can be stood before'
 	mkdir "$T/lies" "$T/mnt2"
 	/usr/bin/python3 "$BATS_TEST_DIRNAME/../lib/hostile_server.py" "${url##*:}" "$T/lies" >"$T/port" 3>&- &
 	echo $! >>"$T/pids"
@@ -24,7 +24,6 @@ cwd_fails() {
 	[ "$status" != 0 ] || { echo "$1: $output"; return 1; }
 }
 
-# bats test_tags=server
 @test "a session's cwd is a link within the mount, whatever the server says" {
 	setup_lies
 	cwd_is /workspace/a ../../../workspace/a
@@ -45,7 +44,6 @@ cwd_fails() {
 	cwd_fails "/$(printf 'x%.0s' {1..4090})" # with what leads to root/ in front of it
 }
 
-# bats test_tags=server
 @test "a session made with .. in its cwd begins where that is in the sandbox" {
 	x 'mkdir -p /tmp/below'
 	echo '{"id":"up","cwd":"../../../../tmp/./below/"}' >"$C/sessions/new"
@@ -57,7 +55,6 @@ cwd_fails() {
 	grep -q '^errno ENAMETOOLONG' "$C/error"
 }
 
-# bats test_tags=server
 @test "a list of sessions that is too long is refused at once, a long one is no burden" {
 	setup_lies
 	lie list '{"success":true,"data":['"$(seq -s, -f '"s%.0f"' 100000)"']}'
@@ -72,7 +69,6 @@ cwd_fails() {
 	[ "$(ls "$H/sessions" | xargs)" = 'default new' ]
 }
 
-# bats test_tags=server
 @test "events name what is below workspace/ alone, and steer no terminal" {
 	setup_lies
 	lie changes $'create\t../../../host\ncreate\t/etc/passwd\nmove\ta\tb/../../c\ncreate\t\\056\\056/x\ncreate\tgood\ncreate\ta\033[31mb\033]0;x\a\ncreate\tc\xc2\x9b1m\xc3\x84\n\033[2J\ncreate\tlast\n'
@@ -81,7 +77,6 @@ cwd_fails() {
 	[ "$(cat "$T/out")" = $'create\tgood\ncreate\ta\\033[31mb\\033]0;x\\007\ncreate\tc\\302\\2331m\303\204\ncreate\tlast' ]
 }
 
-# bats test_tags=server
 @test "sync escapes what steers a terminal in a name, and takes it back so" {
 	# one program: a shell's redirections close copies, and what is closed is sent
 	within 30 /usr/bin/python3 - "$W" "$C" <<-'END'
@@ -105,7 +100,6 @@ cwd_fails() {
 	[ "$(cat "$W/other")" = 12345 ]
 }
 
-# bats test_tags=server
 @test "lists of processes and contexts that are too long are refused at once" {
 	setup_lies
 	lie processes '{"success":true,"processes":['"$(seq -s, -f '{"id":"p%.0f"}' 100000)"']}'

@@ -113,8 +113,9 @@ for name in os.listdir("."):
 	done
 	all_wait() { [ "$(ps -o wchan= -p "$(IFS=,; echo "${readers[*]}")" | grep -c 'fuse\|request_wait')" = 300 ]; }
 	wait_until 60 all_wait
-	# who serves them is a few, not as many as they are
-	[ "$(threads)" -lt $((before + 40)) ]
+	# who serves them is a few, not as many as they are; one whose open is not yet answered waits in the same place
+	few_serve() { [ "$(threads)" -lt $((before + 40)) ]; }
+	wait_until 20 few_serve
 	within 10 ls "$W" "$C/processes" >/dev/null
 	[ "$(x 'echo still here')" = 'still here' ]
 	kill -TERM "${readers[@]:0:150}"

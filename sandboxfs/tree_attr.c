@@ -142,6 +142,24 @@ static void add_unsent(struct wnode *n, struct fileop_attr *a)
 		a->size = n->buffer_off + n->buffer_used;
 }
 
+/* A root of a sandbox that nobody has started, as last seen: ls -l of the directory that it is in must not start it. */
+static void stat_unstarted_root(struct wnode *n, struct stat *st, double *timeout)
+{
+	const struct options *o = sandbox_options(n->tree->sandbox);
+	struct fileop_attr a = {.mode = S_IFDIR | 0755, .nlink = 2, .uid = o->uid, .gid = o->gid};
+
+	struct sandbox_status s;
+
+	sandbox_get_status(n->tree->sandbox, &s);
+	a.atime = a.mtime = a.ctime = s.since;
+	pthread_mutex_lock(&n->lock);
+	if (n->has_attr)
+		a = n->attr;
+	pthread_mutex_unlock(&n->lock);
+	tree_stat(n->tree, &a, NULL, st);
+	*timeout = 0; /* the kernel asks again once it has been */
+}
+
 int tree_getattr(struct node *node, struct op *op, void *file, struct stat *st, double *timeout)
 {
 	struct target_job job = {.code = FILEOP_GETATTR};
@@ -156,6 +174,10 @@ int tree_getattr(struct node *node, struct op *op, void *file, struct stat *st, 
 	(void)file;
 	if (n->is_link_to_workspace)
 		return stat_link_to_workspace(n->tree, st, timeout);
+	if (n->root_path && !sandbox_has_server(n->tree->sandbox)) {
+		stat_unstarted_root(n, st, timeout);
+		return sandbox_gone(n->tree->sandbox) ? -ESTALE : 0;
+	}
 	if (tree_known_dir(n, &a, timeout)) {
 		tree_stat(n->tree, &a, NULL, st);
 		return 0;

@@ -51,6 +51,22 @@ walks() { # NAME COMMAND...: ends by itself, whatever its status, and leaves all
 	[ "$(readlink "$T/copy/workspace/src/link")" = a ]
 }
 
+@test "a long listing of the mount and of a sandbox's directory starts none; one of its workspace does" {
+	local state=unknown
+	remount
+	many || state=running # where there is nothing to start
+	is_so() { [ "$(head -n 1 "$C/status")" = "$1" ]; }
+	ls -la "$MNT" "$M" >/dev/null
+	stat "$M/workspace" "$M/root" "$M" >/dev/null
+	find "$MNT" -maxdepth 2 >/dev/null
+	[ -d "$W" ]
+	is_so $state
+	ls -l "$W" >/dev/null
+	is_so running
+	x 'chmod 751 /workspace'
+	[ "$(stat -c %a "$W")" = 751 ]
+}
+
 # What of ctl/ can be removed: it stays until it is named.
 kept() {
 	(cd "$C" && ls -d backups/* ports/[0-9]* processes/[a-z]* pty/[0-9]* sessions/* ws/[a-z]*)

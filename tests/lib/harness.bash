@@ -197,6 +197,8 @@ start() {
 	[ -d "$M" ] || mkdir "$M"
 }
 
+# One mount has many sandboxes: of an official container's server it has one.
+many() { [[ $SERVER == @(local|bridge) ]]; }
 is_mounted() { awk -v m="${1:-$MNT}" '$2 == m { f = 1 } END { exit !f }' /proc/mounts; }
 unmount() { within 60 "$sandboxfs" -u "$@" "$MNT"; }
 # Unmounts and mounts the same again.

@@ -1,9 +1,5 @@
 # For tests of a link, beside harness.bash: a sandboxd of the test's own with lib/proxy.py before it.
 
-setup_file() {
-	[ "$SERVER" = local ] || skip 'it has a server of its own'
-}
-
 # lib/proxy.py before the server of start_server tcp: what mounts from now on goes through it.
 start_proxy() {
 	local front

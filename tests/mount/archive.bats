@@ -139,14 +139,3 @@ high_water() { awk '/VmHWM/ { print $2 }' "/proc/$(fs_pid)/status"; }
 	E
 	within 5 ls "$W" >/dev/null
 }
-
-@test "what cannot be read in the sandbox is said after all else was told" {
-	[ "$SERVER" = local ] || skip 'as root all can be read'
-	x 'echo secret >locked; chmod 000 locked; echo open >open'
-	run bash -c "cat $C/workspace.tar >$T/a.tar"
-	tar tf "$T/a.tar" | grep -q open
-	if [ "$status" != 0 ]; then
-		[[ $output == *'Permission denied'* ]]
-		grep -q '^message workspace.tar: .*locked' "$C/error"
-	fi
-}

@@ -110,7 +110,7 @@ gone_from() { [ ! -e "$1" ]; }
 }
 
 @test "a backup outlives its sandbox: destroy, a new one, restore" {
-	[ "$SERVER" = local ] || skip 'one sandbox only'
+	many || skip 'one sandbox only'
 	echo text >"$W/f"
 	local id
 	id=$(backup .)
@@ -131,49 +131,4 @@ gone_from() { [ ! -e "$1" ]; }
 	within 10 grep -r . "$C/backups" >/dev/null
 	within 10 find "$C/backups" -ls >/dev/null
 	[ "$(ls "$C/backups")" = "$id" ]
-}
-
-@test "packing stops before less than min-free= is left, and keeps nothing" {
-	[ "$SERVER" = local ] || skip 'min-free= is for local: alone'
-	unmount
-	local free
-	free=$(df --output=avail -B1M "$T" | tail -n 1)
-	mount_it -o "min-free=$((free + 100000))M"
-	[ -d "$M" ] || mkdir "$M"
-	x 'mkdir /tmp/a && echo text >/tmp/a/f'
-	run bash -c "echo /tmp/a >$C/backups/new"
-	[[ $output == *'No space left'* ]]
-	grep -q '^message .*min-free=' "$C/error"
-	[ -z "$(kept)" ]
-}
-
-@test "a tree of 12000 levels is backed up and restored; destroy takes a moment" {
-	[ "$SERVER" = local ] || skip 'one kind is enough'
-	x 'cat >deep.py <<-E
-	import os
-	os.mkdir("a")
-	os.chdir("a")
-	for i in range(12000):
-	    os.mkdir("d")
-	    os.chdir("d")
-	open("last", "w")
-	E
-	python3 deep.py'
-	local id
-	id=$(backup a)
-	echo restore >"$C/backups/$id"
-	x 'cat >count.py <<-E
-	import os
-	os.chdir("a")
-	n = 0
-	while os.path.isdir("d"):
-	    os.chdir("d")
-	    n += 1
-	print(n, os.listdir("."))
-	E
-	python3 count.py' >"$T/out"
-	[ "$(cat "$T/out")" = "12000 ['last']" ]
-	within 60 bash -c "echo destroy >$C/ctl"
-	wait_until 10 test ! -e "$M"
-	[ -z "$(find "$T/data" -maxdepth 2 -name '.gone-*')" ]
 }

@@ -1,5 +1,5 @@
 # A link that drops, tears, stalls, cuts and refuses (lib/proxy.py): operations may fail, none may lie. MINUTES: so long instead of some seconds.
-NO_START=1
+SERVER=tcp NO_START=1
 TEST_LIMIT=$((${MINUTES:-1} * 60 + 240))
 load ../lib/harness
 load ../lib/link

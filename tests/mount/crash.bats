@@ -19,19 +19,6 @@ sandbox_processes() { test_processes; }
 	wait_until 5 none_left $before
 }
 
-@test "kill -9 leaves no process of the sandbox, also without another mount" {
-	local before pid
-	mkdir "$C/processes/p"
-	echo "setsid sleep $S & sleep $S" >"$C/processes/p/cmd"
-	wait_until 10 grep -q running "$C/processes/p/status"
-	before=$(sandbox_processes)
-	pid=$(fs_pid)
-	kill -9 "$pid"
-	# shellcheck disable=SC2086
-	wait_until 10 none_left $before
-	fusermount3 -u -z "$MNT"
-}
-
 @test "kill -9 in the middle of writing: what fsync accepted is there, whole" {
 	local pid writer
 	/usr/bin/python3 - "$W" "$T/acked" <<-'E' 3>&- 2>/dev/null &
@@ -74,22 +61,6 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 	wait_until 15 gone "$pid"
 }
 
-@test "sandboxfs -u waits for the end; it refuses while a process runs, --kill does not" {
-	local pid
-	mkdir "$C/processes/p"
-	echo "sleep $S" >"$C/processes/p/cmd"
-	wait_until 10 grep -q running "$C/processes/p/status"
-	pid=$(fs_pid)
-	run unmount
-	[ "$status" != 0 ]
-	[[ $output == *process* ]]
-	is_mounted
-	[ "$(cat "$C/processes/p/status")" = running ]
-	unmount --kill
-	! is_mounted
-	wait_until 5 gone "$pid"
-}
-
 @test "sandboxfs -u of what is no mount says so" {
 	run within 10 "$sandboxfs" -u "$T/tmp"
 	[ "$status" != 0 ]
@@ -99,7 +70,7 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 @test "when the mount command returns 0 the mount works, also inside \$(...)" {
 	local out
 	unmount
-	out=$(within 30 "$sandboxfs" local: "$MNT" 3>&-)
+	out=$(within 30 "$sandboxfs" "$url" "$MNT" 3>&-)
 	[ -z "$out" ]
 	[ -e "$MNT/ctl/server" ]
 	[ -d "$W" ]
@@ -107,7 +78,7 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 
 @test "-f stays in the foreground until the end" {
 	unmount
-	"$sandboxfs" -f local: "$MNT" >"$T/fg.log" 2>&1 3>&- &
+	"$sandboxfs" -f "$url" "$MNT" >"$T/fg.log" 2>&1 3>&- &
 	local pid=$!
 	wait_until 10 is_mounted
 	wait_until 10 test -d "$W"
@@ -123,9 +94,9 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 	MNT=$T/mnt2
 	mkdir "$MNT"
 	mount_it
-	[ "$(head -n 1 "$MNT/demo/ctl/status")" = in-use ]
-	grep -q "$first\|pid" "$MNT/demo/ctl/status"
-	run within 10 ls "$MNT/demo/workspace"
+	[ "$(head -n 1 "$MNT/$NAME/ctl/status")" = in-use ]
+	grep -q "$first\|pid" "$MNT/$NAME/ctl/status"
+	run within 10 ls "$MNT/$NAME/workspace"
 	[[ $output == *'busy'* ]]
 	mkdir "$MNT/other"
 	echo mine >"$MNT/other/workspace/f"
@@ -135,7 +106,7 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 	unmount
 	MNT=$T/mnt2
 	mount_it
-	[ "$(cat "$MNT/demo/workspace/f")" = text ]
+	[ "$(cat "$MNT/$NAME/workspace/f")" = text ]
 	unmount
 	MNT=$first
 }
@@ -153,20 +124,6 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 		fi
 		[ ! -e "$MNT/x" ]
 	done
-}
-
-@test "local:DIR keeps the sandboxes in DIR, closed to others" {
-	unmount
-	mkdir "$T/there"
-	url=local:$T/there
-	mount_it
-	mkdir "$MNT/one"
-	echo text >"$MNT/one/workspace/f"
-	unmount
-	[ -n "$(find "$T/there" -name f)" ]
-	[ -z "$(find "$T/there" -mindepth 1 -maxdepth 1 -perm /077)" ] || [ "$(stat -c %a "$T/there")" = 700 ]
-	mount_it
-	[ "$(cat "$MNT/one/workspace/f")" = text ]
 }
 
 @test "auto_unmount takes the mount away when the program dies" {
@@ -223,10 +180,10 @@ in_d_state() { # PATTERN...: a process of this test that no signal ends
 	cd "$T"
 	kill -STOP "$pid"
 	# the mount command sees that it is taken, without waiting
-	run within 5 "$sandboxfs" local: link 3>&-
+	run within 5 "$sandboxfs" "$url" link 3>&-
 	[ "$status" = 1 ]
 	[[ $output == *'mounted here already'* ]]
-	run within 5 "$sandboxfs" local: ./mnt/ 3>&-
+	run within 5 "$sandboxfs" "$url" ./mnt/ 3>&-
 	[[ $output == *'mounted here already'* ]]
 	kill -CONT "$pid"
 	within 30 "$sandboxfs" -u link

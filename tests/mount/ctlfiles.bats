@@ -221,7 +221,7 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 }
 
 @test "mkdir answers at once, ls of the mount never waits for a start, first use waits (row 17)" {
-	[ "$SERVER" = local ] || skip 'one sandbox only'
+	many || skip 'one sandbox only'
 	mkdir "$MNT/web"
 	case $(head -n 1 "$MNT/web/ctl/status") in starting | running | unknown) ;; *) return 1 ;; esac
 	within 2 ls -l "$MNT" >/dev/null
@@ -230,7 +230,7 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 }
 
 @test "names of sandboxes: a probe is ENOENT, a leading dot EPERM, ctl is taken, bad names are EINVAL" {
-	[ "$SERVER" = local ] || skip 'one sandbox only'
+	many || skip 'one sandbox only'
 	[ ! -e "$MNT/nosuch" ]
 	run mkdir "$MNT/.Trash-1000"
 	[[ $output == *'Operation not permitted'* ]]
@@ -239,14 +239,14 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 	run mkdir "$MNT/a b"
 	[[ $output == *'Invalid argument'* ]]
 	grep -q '^message .*a b' "$MNT/ctl/error"
-	run mkdir "$MNT/demo"
+	run mkdir "$M"
 	[[ $output == *'File exists'* ]]
 	run touch "$MNT/file"
 	[ "$status" != 0 ]
 }
 
 @test "rmdir ends an empty sandbox; with files or processes it is ENOTEMPTY; destroy does it anyway" {
-	[ "$SERVER" = local ] || skip 'one sandbox only'
+	many || skip 'one sandbox only'
 	mkdir "$MNT/a" "$MNT/b" "$MNT/c"
 	rmdir "$MNT/a"
 	[ ! -e "$MNT/a" ]
@@ -267,16 +267,15 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 }
 
 @test "-o sandbox=NAME makes the mount the sandbox, subdir=workspace its workspace" {
-	[ "$SERVER" = local ] || skip 'local only'
 	echo text >"$W/f"
 	unmount
-	mount_it -o sandbox=demo
+	mount_it -o sandbox="$NAME"
 	[ "$(cat "$MNT/workspace/f")" = text ]
 	[ -e "$MNT/ctl/server" ]
 	echo 'cat f' >"$MNT/ctl/exec"
 	[ "$(cat "$MNT/ctl/exec")" = text ]
 	unmount
-	mount_it -o sandbox=demo,subdir=workspace
+	mount_it -o sandbox="$NAME",subdir=workspace
 	[ "$(ls -A "$MNT")" = f ]
 	[ "$(cat "$MNT/f")" = text ]
 	echo 'echo $((6 * 7))' >"$MNT/.ctl/exec"
@@ -308,12 +307,12 @@ threads_of() { ls "/proc/$1/task" | wc -l; }
 deleted_files() { ls -l "/proc/$1/fd" | grep -c '(deleted)'; }
 fewer_than() { [ "$(threads_of "$1")" -lt "$2" ]; }
 @test "a destroyed sandbox leaves no thread, no spool and no port behind in the program" {
-	[ "$SERVER" = local ] || skip 'one sandbox only'
+	many || skip 'one sandbox only'
 	local pid before files i port readers=()
 	x 'echo warm' >/dev/null
 	pid=$(sed -n 's/^pid //p' "$MNT/ctl/stats")
 	before=$(threads_of "$pid") files=$(deleted_files "$pid")
-	for i in 1 2 3; do
+	for i in a b c; do # a bridge's names have no 1
 		mkdir "$MNT/d$i"
 		C=$MNT/d$i/ctl
 		x 'echo hello' >/dev/null
@@ -329,7 +328,7 @@ fewer_than() { [ "$(threads_of "$1")" -lt "$2" ]; }
 		wait_until 10 port_closed "$port"
 	done
 	wait "${readers[@]}" || :
-	C=$MNT/demo/ctl
+	C=$M/ctl
 	echo drop-caches >"$MNT/ctl/ctl"
 	# the loop keeps a few idle readers of its own
 	wait_until 15 fewer_than "$pid" $((before + 9))

@@ -229,7 +229,7 @@ t=$'\t'
 
 # bats test_tags=server
 @test "a link that broke is taken up again, and what was missed is said" {
-	[ "$SERVER" = tcp ] || skip 'needs a link that can be cut'
+	[ "$SERVER" = tcp ] || start_server tcp # a link that can be cut
 	cat >"$T/proxy.py" <<-'E'
 		import signal, socket, sys, threading
 		port = int(sys.argv[1])
@@ -265,18 +265,18 @@ t=$'\t'
 	mkdir "$T/mnt2"
 	within 60 "$sandboxfs" "http://127.0.0.1:$(cat "$T/proxy")" "$T/mnt2" 3>&-
 	C=$T/mnt2/default/ctl listen
-	x 'touch before'
+	touch "$T/ws/before"
 	hears "create${t}before"
 	kill -USR1 $proxy
 	hears 'lost ?'
-	x 'touch after'
+	touch "$T/ws/after"
 	hears "create${t}after"
 	in_order "create${t}before" 'lost ?' "create${t}after"
 	kill $listener
 }
 
 @test "who listens is told when the sandbox is destroyed, and when the mount ends" {
-	[ "$SERVER" = local ] || skip 'one sandbox only'
+	many || skip 'one sandbox only'
 	local pid
 	x true
 	cat "$C/events" >"$T/out" 2>"$T/err" 3>&- &

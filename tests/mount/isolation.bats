@@ -1,9 +1,8 @@
 # A local sandbox runs what nobody has checked. What it cannot see, open, reach or use up.
 # Probes run inside as /workspace/probe.py; a probe prints what it could do and should not have, so that silence is success,
 # and a last line that shows that it looked.
+SERVER=local NO_START=1
 load ../lib/harness
-
-NO_START=1
 
 inside() { # a probe in python, from stdin; its output
 	cat >"$W/probe.py"

@@ -1,5 +1,5 @@
 # How many round trips of a link of 100 ms each operation waits for: counted by lib/proxy.py, not timed.
-NO_START=1
+SERVER=tcp NO_START=1
 load ../lib/harness
 load ../lib/link
 

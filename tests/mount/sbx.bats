@@ -197,7 +197,7 @@ E
 }
 
 @test "sbx ls, new and destroy" {
-	[ "$SERVER" = local ] || skip 'one sandbox'
+	many || skip 'one sandbox'
 	run -0 sbx new second
 	[ "$output" = "$MNT/second" ]
 	echo x >"$MNT/second/workspace/f"
@@ -212,23 +212,23 @@ E
 
 @test "sbx with a mount of one sandbox, or of its workspace" {
 	unmount
-	mount_it -o sandbox=demo
+	mount_it -o sandbox="$NAME"
 	mkdir "$MNT/workspace/x"
 	cd "$MNT/workspace/x"
 	[ "$(sbx exec -- pwd)" = /workspace/x ]
 	cd /
-	[ "$(sbx exec demo -- pwd)" = /workspace ]
+	[ "$(sbx exec "$NAME" -- pwd)" = /workspace ]
 	unmount
-	mount_it -o sandbox=demo,subdir=workspace
+	mount_it -o sandbox="$NAME",subdir=workspace
 	cd "$MNT/x"
 	[ "$(sbx exec -- pwd)" = /workspace/x ]
-	sbx ls | grep "^demo .* $MNT\$"
+	sbx ls | grep "^$NAME .* $MNT\$"
 	cd /
 }
 
 @test "sbx says what is wrong with a call, with status 125" {
 	local call
-	for call in '' nosuch 'exec' 'exec demo' 'exec demo ls' 'exec -x -- ls' 'exec -e 1=2 -- ls' 'exec -t x -- ls' logs kill 'expose x y' 'cp a' \
+	for call in '' nosuch 'exec' "exec $NAME" "exec $NAME ls" 'exec -x -- ls' 'exec -e 1=2 -- ls' 'exec -t x -- ls' logs kill 'expose x y' 'cp a' \
 		destroy 'new' 'ps a b' 'exec nobody -- ls' 'wait'; do
 		# shellcheck disable=SC2086
 		run -125 sbx $call

@@ -288,8 +288,7 @@ except KeyboardInterrupt: pass' "$C/sessions/a/exec" &
 
 @test "with subdir=workspace the links lead to where things are there" {
 	unmount
-	mkdir -p "$T/data/sandboxfs/demo" 2>/dev/null || :
-	mount_it -o sandbox=demo,subdir=workspace
+	mount_it -o sandbox="$NAME",subdir=workspace
 	C=$MNT/.ctl
 	mkdir "$C/sessions/a"
 	s a 'mkdir -p d; cd d; echo text >f'

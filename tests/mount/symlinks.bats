@@ -57,13 +57,12 @@ load ../lib/harness
 }
 
 @test "a sandbox's own .ctl does not hide the control tree, its ctl/stats names nobody to end" {
-	[ "$SERVER" = local ] || skip 'needs a mount of its own'
 	local victim
 	sleep 1000 3>&- &
 	victim=$!
 	x "mkdir -p .ctl ctl; echo planted > .ctl/status; echo pid $victim > ctl/stats"
 	"$BUILD/sandboxfs" -u --kill "$MNT"
-	within 30 "$BUILD/sandboxfs" -o sandbox=demo,subdir=workspace local: "$MNT"
+	mount_it -o sandbox="$NAME",subdir=workspace
 	ls -la "$MNT" >/dev/null
 	[ "$(head -n 1 "$MNT/.ctl/status")" != planted ]
 	within 30 "$BUILD/sandboxfs" -u "$MNT"

@@ -242,6 +242,24 @@ api_socket() {
 	*) awk -v t="$T/" 'index($8, t) == 1 { print $8; exit }' /proc/net/unix ;;
 	esac
 }
+# The pid of the sandboxd that answers for the sandbox.
+server_of_sandbox() {
+	if [ -n "${server_pid:-}" ]; then
+		echo "$server_pid"
+		return
+	fi
+	local p
+	if [ "$SERVER" = bridge ]; then # there are others' sandboxes: this one's is known by its workspace
+		for p in $(pgrep -f '^/tmp/\.sandboxfs/[^ ]*/sandboxd '); do
+			[ ! "/proc/$p/root/workspace" -ef "$(echo "$BRIDGE"/*/workspace)" ] || echo "$p"
+		done
+		return
+	fi
+	for p in $(test_processes); do
+		[[ $(tr '\0' ' ' <"/proc/${p%:*}/cmdline" 2>/dev/null) == *sandboxd\ * ]] || continue
+		[ "$(cat "/proc/${p%:*}/comm")" = sandboxd ] && echo "${p%:*}"
+	done | head -n 1
+}
 # api ROUTE JSON: the container API by curl, past the mount.
 api() {
 	if [ "$SERVER" = tcp ]; then
@@ -331,11 +349,11 @@ teardown() {
 	local all bad=0 m p names=
 	[ -n "${T:-}" ] || return 0
 	cd /
-	if [ "$SERVER" = bridge ]; then
+	if [ -n "${BRIDGE_PID:-}" ]; then
 		# the program's own list of them, which is there without a mount as well
 		names=$(ls "$T"/data/sandboxfs/.bridges/*/ 2>/dev/null)
 		# mkdir begins to start it; a second first request, which DELETE would be, may be given another container
-		[ -z "$names" ] || [ -n "$(api_socket)" ] || timeout 30 ls "$W" >/dev/null 2>&1 || :
+		[ -z "$names" ] || [ -n "$(SERVER=bridge api_socket)" ] || timeout 30 ls "$W" >/dev/null 2>&1 || :
 	fi
 	all=$(test_processes)
 	# what a failed test left stopped could not end

@@ -3,23 +3,6 @@ NO_START=1
 load ../lib/harness
 
 limit=4 # -o timeout= of these mounts, in seconds
-server_of_sandbox() { # the pid of sandboxd
-	if [ -n "${server_pid:-}" ]; then
-		echo "$server_pid"
-		return
-	fi
-	local p
-	if [ "$SERVER" = bridge ]; then # there are others' sandboxes: this one's is known by its workspace
-		for p in $(pgrep -f '^/tmp/\.sandboxfs/[^ ]*/sandboxd '); do
-			[ ! "/proc/$p/root/workspace" -ef "$(echo "$BRIDGE"/*/workspace)" ] || echo "$p"
-		done
-		return
-	fi
-	for p in $(test_processes); do
-		[[ $(tr '\0' ' ' <"/proc/${p%:*}/cmdline" 2>/dev/null) == *sandboxd\ * ]] || continue
-		[ "$(cat "/proc/${p%:*}/comm")" = sandboxd ] && echo "${p%:*}"
-	done | head -n 1
-}
 load_it() { # 50 mkdirs in one directory and 1,000 reads, each logging how long it took
 	local i
 	for i in $(seq 50); do

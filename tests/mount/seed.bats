@@ -1,5 +1,6 @@
 # The SDK as shell lines: what sandboxfs-ctl(5) has under that heading runs as it stands there, with bash and with dash. The lines
-# are taken from the page, so that page and test cannot differ; around them stands what they need to be there, and what must be true.
+# are taken from the page, so that page and test cannot differ but in the sandbox's name; around them stands what they need to be
+# there, and what must be true.
 load ../lib/harness
 
 # lines FROM TO: those of the page, from the one that begins with FROM to the one that begins with TO.
@@ -10,7 +11,7 @@ lines() {
 			section && index($0, from) == 1 { on = 1 }
 			on { print }
 			on && index($0, to) == 1 { found = 1; exit }
-			END { exit !found }'
+			END { exit !found }' | sed "s,^\\(M=[^ ]*/\\)demo ,\\1$NAME ,"
 }
 # seed SHELL FROM TO: runs them, stops at the first that fails; every line has M, C and W.
 seed() {

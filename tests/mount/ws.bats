@@ -423,8 +423,11 @@ state_is() { [ "$(state "$1")" = "$2" ]; }
 		p.register(fd, select.POLLIN)
 		assert p.poll(0) == []
 		os.write(fd, b"ping\n")
-		assert p.poll(10000)
-		assert os.read(fd, 100) == b"ping\n"
+		said = b""
+		while not said.endswith(b"\n"): # which may come in parts
+		    assert p.poll(10000)
+		    said += os.read(fd, 100)
+		assert said == b"ping\n"
 	END
 }
 

@@ -9,8 +9,9 @@
 
 #include "bridge_impl.h"
 #include "cleanup.h"
+#include "shown.h"
 
-enum { URL_MOST = 2048 };
+enum { URL_MOST = 2048, SAID_MOST = 400 };
 
 /* Where Cloudflare's quick tunnels have their names: any bridge makes such, no domain is needed. */
 static const char tunnels[] = "trycloudflare.com";
@@ -21,31 +22,46 @@ static void add(struct json_object *o, const char *name, const char *value)
 		json_object_object_add(o, name, json_object_new_string(value));
 }
 
-/* Sends a JSON object (which it puts; NULL: none) and takes a JSON answer: *reply new, may be NULL. */
-static int ask_json(const struct bridge *b, struct call *c, const char *method, const char *name,
-	const char *route, struct json_object *body, const char *what, struct json_object **reply)
+/* Sends a JSON object (which it puts; of POST, others have none); 0 with any status. */
+static int send_json(const struct bridge *b, struct call *c, const char *method, const char *name,
+	const char *route, struct json_object *body, struct http_reply *got)
 {
-	struct http_reply got = {.body = BUF_INIT};
 	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
 	int err = body && !text
 				  ? -ENOMEM
 				  : bridge_ask(b, c, method, name, route, text ? "application/json" : NULL, text,
-						text ? strlen(text) : 0, REQUEST_MS, &got);
+						text ? strlen(text) : 0, REQUEST_MS, got);
 	json_object_put(body);
-	if (!err && got.status != 200 && got.status != 204)
-		err = bridge_refused(b, c, what, got.status, &got.body);
+	return err;
+}
+
+/* Takes what a send_json got, which failed if err: releases it. *reply new, a JSON answer, may be NULL. */
+static int take_json(const struct bridge *b, struct call *c, const char *what, int err,
+	struct http_reply *got, struct json_object **reply)
+{
+	if (!err && got->status != 200 && got->status != 204)
+		err = bridge_refused(b, c, what, got->status, &got->body);
 	/* The sandbox runs: what is refused now is refused. */
 	if (err == -EAGAIN) {
 		c->fault.err = EIO;
 		err = -EIO;
 	}
-	buf_char(&got.body, 0);
-	if (!err && buf_error(&got.body))
+	buf_char(&got->body, 0);
+	if (!err && buf_error(&got->body))
 		err = -ENOMEM;
 	if (!err && reply)
-		*reply = json_tokener_parse(got.body.data);
-	buf_release(&got.body);
+		*reply = json_tokener_parse(got->body.data);
+	buf_release(&got->body);
 	return err;
+}
+
+/* Both. */
+static int ask_json(const struct bridge *b, struct call *c, const char *method, const char *name,
+	const char *route, struct json_object *body, const char *what, struct json_object **reply)
+{
+	struct http_reply got = {.body = BUF_INIT};
+	int err = send_json(b, c, method, name, route, body, &got);
+	return take_json(b, c, what, err, &got, reply);
 }
 
 /* --- ports --- */
@@ -172,6 +188,82 @@ static struct json_object *bucket_body(const struct bucket *k)
 	return body;
 }
 
+/*
+ * What the Worker says of a mount or an unmount that failed: the name of an error of the SDK's, its sentence, and in that what s3fs or
+ * fusermount said. It may be of some lines.
+ */
+static int bucket_refused(struct call *c, const struct bucket *k, const struct buf *body)
+{
+	static const char invalid[] = "InvalidMountConfigError: ";
+	AUTO_BUF text = BUF_INIT;
+	AUTO_BUF words = BUF_INIT;
+	struct json_object *said = NULL;
+	buf_add(&text, body->data, body->size);
+	if (buf_error(&text))
+		return -ENOMEM;
+	struct json_object *o = json_tokener_parse(text.data);
+	bool known =
+		json_object_object_get_ex(o, "error", &said) && json_object_is_type(said, json_type_string);
+	buf_clear(&text);
+	buf_printf(&text, "%s", known ? json_object_get_string(said) : "");
+	json_object_put(o);
+	if (!known || buf_error(&text))
+		return known ? -ENOMEM : 0;
+	const char *at = strstr(text.data, invalid);
+	if (at) {
+		at += strlen(invalid);
+		shown_words(&words, at, strlen(at), SAID_MOST);
+		return call_fault(c, strstr(at, "already in use") ? EBUSY : EINVAL, NULL, "%s: %s", k->dir,
+			words.size ? words.data : "");
+	}
+	if (strstr(text.data, "MissingCredentialsError: "))
+		return call_fault(c, EACCES, NULL, "%s: the bridge wants a key; credentials=", k->bucket);
+	if (strstr(text.data, "BucketUnmountError: ") && strstr(text.data, "busy"))
+		return call_fault(c, EBUSY, NULL, "%s is in use in the sandbox", k->dir);
+	if (!strstr(text.data, "S3FSMountError: "))
+		return 0;
+	bucket_said(text.data, &words);
+	return bucket_failed(c, k, words.size ? words.data : "nothing", -EIO);
+}
+
+/* POST ROUTE with this body (which it puts) about a bucket. */
+static int ask_bucket(const struct bridge *b, struct call *c, const char *name, const char *route,
+	struct json_object *body, const struct bucket *k)
+{
+	struct http_reply got = {.body = BUF_INIT};
+	int err = send_json(b, c, "POST", name, route, body, &got);
+	if (!err && got.status == 502)
+		err = bucket_refused(c, k, &got.body);
+	return take_json(b, c, "mounts", err, &got, NULL);
+}
+
+static int unmount_bucket(
+	const struct bridge *b, struct call *c, const char *name, const struct bucket *k)
+{
+	struct json_object *body = json_object_new_object();
+	add(body, "mountPath", k->dir);
+	return ask_bucket(b, c, name, "/unmount", body, k);
+}
+
+static int mount_bucket(
+	const struct bridge *b, struct call *c, const char *name, const struct bucket *k)
+{
+	int err = ask_bucket(b, c, name, "/mount", bucket_body(k), k);
+	if (err != -EBUSY)
+		return err;
+	/*
+	 * In the sandbox it has outlived the mount that it was made by; none of this one's is there. The SDK's failing mount may have
+	 * unmounted what it met.
+	 */
+	fault_clear(&c->fault);
+	err = unmount_bucket(b, c, name, k);
+	if (err == -EINVAL) {
+		fault_clear(&c->fault);
+		err = 0;
+	}
+	return err ? err : ask_bucket(b, c, name, "/mount", bucket_body(k), k);
+}
+
 int bridge_bucket_mount(void *state, struct call *c, const char *name, const struct bucket *k)
 {
 	struct bridge *b = state;
@@ -191,7 +283,7 @@ int bridge_bucket_mount(void *state, struct call *c, const char *name, const str
 	struct bridge_bucket *fresh = calloc(1, sizeof *fresh);
 	int err = !fresh || !(fresh->sandbox = strdup(name)) ? -ENOMEM : bucket_copy(&fresh->bucket, k);
 	if (!err)
-		err = ask_json(b, c, "POST", name, "/mount", bucket_body(k), "mounts", NULL);
+		err = mount_bucket(b, c, name, k);
 	if (err) {
 		if (fresh)
 			bucket_free(fresh);
@@ -207,18 +299,14 @@ int bridge_bucket_mount(void *state, struct call *c, const char *name, const str
 int bridge_bucket_unmount(void *state, struct call *c, const char *name, const char *bucket)
 {
 	struct bridge *b = state;
-	struct json_object *body = json_object_new_object();
+	struct bucket one = {0};
 	pthread_mutex_lock(&b->lock);
 	struct bridge_bucket *k = *bucket_place(b, name, bucket);
-	bool there = bucket_here(k, name, bucket);
-	if (there)
-		add(body, "mountPath", k->bucket.dir);
+	int err = bucket_here(k, name, bucket) ? bucket_copy(&one, &k->bucket) : -ENOENT;
 	pthread_mutex_unlock(&b->lock);
-	if (!there) {
-		json_object_put(body);
-		return -ENOENT;
-	}
-	int err = ask_json(b, c, "POST", name, "/unmount", body, "mounts", NULL);
+	if (!err)
+		err = unmount_bucket(b, c, name, &one);
+	bucket_release(&one);
 	if (err)
 		return err;
 	AUTO_UNLOCK(&b->lock);

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "buf.h"
 #include "call.h"
 
 struct sandbox;
@@ -32,6 +33,13 @@ void bucket_release(struct bucket *b);
 int bucket_copy(struct bucket *to, const struct bucket *from);
 /* Would one be at, above or below the other's directory? */
 bool bucket_dirs_meet(const char *a, const char *b);
+
+/* --- what s3fs says when it cannot --- */
+
+/* Of all that it said, which is taken apart, the line that tells why, without the time and the place in its source. */
+void bucket_said(char *text, struct buf *out);
+/* The fault of a mount that failed: a negative errno by these words; err is what the kernel said (-EIO: nothing). */
+int bucket_failed(struct call *c, const struct bucket *b, const char *words, int err);
 
 /* --- sandbox_bucket.c --- */
 

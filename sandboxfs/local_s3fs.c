@@ -11,72 +11,22 @@
 #include "cleanup.h"
 #include "local.h"
 
-enum { LINE_SHOWN = 300 };
-
 /* --- what it says --- */
-
-/* A line for people without the time and the place in its source that s3fs puts first. */
-static char *plain_line(char *line)
-{
-	char *message = strstr(line, "): ");
-	if (strstr(line, "[CRT]") || strstr(line, "[ERR]"))
-		line = message ? message + 3 : line;
-	for (char *at = line; *at; at++)
-		if ((unsigned char)*at < ' ')
-			*at = '?';
-	return line;
-}
 
 void s3fs_words(struct child *s3fs, struct buf *out)
 {
 	AUTO_BUF said = BUF_INIT;
-	char *best = NULL, *save = NULL;
 	child_output(s3fs, &said);
 	buf_char(&said, 0);
-	if (buf_error(&said))
-		return;
-	for (char *line = strtok_r(said.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-		if (!strstr(line, "[INF]") && !strstr(line, "[WAN]"))
-			best = line;
-	if (best)
-		buf_printf(out, "%.*s", LINE_SHOWN, plain_line(best));
-}
-
-/* err is what the kernel said; what s3fs said is better. */
-static int words_to_errno(const char *words, int err)
-{
-	static const struct {
-		const char *part;
-		int err;
-	} known[] = {
-		{"not found", ENOENT},
-		{"credentials", EACCES},
-		{"orbidden", EACCES},
-		{"unable to connect", EHOSTUNREACH},
-		{"bad request", EINVAL},
-		{"unknown option", EINVAL},
-		{"argument", EINVAL},
-		{"disk space", ENOSPC},
-	};
-	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-		if (strstr(words, known[i].part))
-			return known[i].err;
-	/* ENOTCONN and the like tell of s3fs's end, not of the reason. */
-	return err == -EACCES || err == -EPERM || err == -ENOENT ? -err : EIO;
+	if (!buf_error(&said))
+		bucket_said(said.data, out);
 }
 
 int s3fs_failed(struct call *c, const struct bucket *b, struct child *s3fs, int err)
 {
 	AUTO_BUF words = BUF_INIT;
 	s3fs_words(s3fs, &words);
-	const char *said = words.size ? words.data : "nothing";
-	int number = words_to_errno(said, err);
-	const char *way = number == ENOENT         ? "is there such a bucket?"
-					  : number == EACCES       ? "does the key open it?"
-					  : number == EHOSTUNREACH ? "is this the endpoint?"
-											   : "see the options of s3fs(1)";
-	return call_fault(c, number, "S3FS_MOUNT_ERROR", "%s at %s cannot be mounted; %s s3fs says: %s",
-		b->bucket, b->endpoint, way, said);
+	return bucket_failed(c, b, words.size ? words.data : "nothing", err);
 }
 
 /* --- what it is told --- */

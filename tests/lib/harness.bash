@@ -203,6 +203,8 @@ is_mounted() { awk -v m="${1:-$MNT}" '$2 == m { f = 1 } END { exit !f }' /proc/m
 unmount() { within 60 "$sandboxfs" -u "$@" "$MNT"; }
 # Unmounts and mounts the same again.
 remount() {
+	# the sandbox that mkdir began to start may be given another container by the next mount's first request
+	[ "$SERVER" != bridge ] || ls "$W" >/dev/null
 	unmount
 	mount_it "$@"
 }

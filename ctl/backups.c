@@ -18,6 +18,7 @@
 
 #include "archive.h"
 #include "cleanup.h"
+#include "json_make.h"
 #include "kinds.h"
 
 enum { PIECE = 256 << 10, NAME_BYTES = 256, SPACE_STEP = 4 << 20 };
@@ -357,11 +358,9 @@ static int unpack(struct sandbox *sb, struct call *c, int fd, const char *dir, u
 static int make_dir(struct sandbox *sb, struct call *c, const char *dir)
 {
 	struct json_object *o = json_object_new_object();
-	if (!o)
-		return -ENOMEM;
-	json_object_object_add(o, "path", json_object_new_string(dir));
-	json_object_object_add(o, "recursive", json_object_new_boolean(true));
-	int err = sandbox_api(sb, c, "POST", "/api/mkdir", o, NULL);
+	bool ok = json_add(o, "path", json_object_new_string(dir)) &&
+			  json_add(o, "recursive", json_object_new_boolean(true));
+	int err = ok ? sandbox_api(sb, c, "POST", "/api/mkdir", o, NULL) : -ENOMEM;
 	json_object_put(o);
 	return err;
 }

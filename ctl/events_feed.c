@@ -22,6 +22,7 @@
 #include "ctl.h"
 #include "events_line.h"
 #include "events_told.h"
+#include "json_make.h"
 #include "keeper.h"
 #include "log.h"
 
@@ -454,7 +455,7 @@ int events_open(struct sandbox *sb, struct call *c, const struct events_request 
 	struct events *e = err ? NULL : calloc(1, sizeof *e);
 	if (!e)
 		return err ? err : -ENOMEM;
-	const char *body = json_object_to_json_string_ext(q->body, JSON_C_TO_STRING_PLAIN);
+	const char *body = json_text_of(q->body, NULL);
 	e->body = body ? strdup(body) : NULL;
 	e->wake = wake;
 	e->arg = arg;

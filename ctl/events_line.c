@@ -10,6 +10,7 @@
 
 #include "cleanup.h"
 #include "ctl.h"
+#include "json_make.h"
 
 void events_request_release(struct events_request *q)
 {
@@ -29,26 +30,19 @@ static int bad_word(struct call *c, const char *word)
 
 static int set(struct json_object *o, const char *key, struct json_object *v)
 {
-	if (v && json_object_object_add(o, key, v) == 0)
-		return 0;
-	json_object_put(v);
-	return -ENOMEM;
+	return json_add(o, key, v) ? 0 : -ENOMEM;
 }
 
 static int add_glob(struct json_object *o, const char *key, const char *glob)
 {
-	struct json_object *list = NULL, *one;
+	struct json_object *list = NULL;
 	if (!json_object_object_get_ex(o, key, &list)) {
 		int err = set(o, key, json_object_new_array());
 		if (err)
 			return err;
 		(void)json_object_object_get_ex(o, key, &list); /* it was put there just now */
 	}
-	one = json_object_new_string(glob);
-	if (one && json_object_array_add(list, one) == 0)
-		return 0;
-	json_object_put(one);
-	return -ENOMEM;
+	return json_append(list, json_object_new_string(glob)) ? 0 : -ENOMEM;
 }
 
 /* A path below workspace/, or of the sandbox as /workspace/... */

@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "conversation.h"
+#include "json_make.h"
 #include "kinds.h"
 #include "log_event.h"
 
@@ -269,13 +270,13 @@ static void tell_start(struct teller *t)
 	const char *command = run_command(t->run);
 	struct json_object *text = json_object_new_string(command);
 	run_times(t->run, &started, &ended);
-	if (!text) {
+	const char *quoted = json_text_of(text, NULL);
+	if (!quoted) {
 		t->out.failed = true;
+		json_object_put(text);
 		return;
 	}
-	buf_printf(&t->out, "{\"type\":\"start\",\"command\":%s,\"run\":%llu,\"timestamp\":\"",
-		json_object_to_json_string_ext(
-			text, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
+	buf_printf(&t->out, "{\"type\":\"start\",\"command\":%s,\"run\":%llu,\"timestamp\":\"", quoted,
 		(unsigned long long)run_number(t->run));
 	ctl_put_time(&t->out, &started);
 	buf_str(&t->out, "\"}\n");

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "json_make.h"
 
 /* Length of the UTF-8 character at p; 0: cut at the end; -1: none. */
 static int character(const unsigned char *p, size_t n)
@@ -67,9 +68,12 @@ static void put_json_string(struct buf *out, const char *p, size_t n)
 {
 	struct json_object *o = n <= INT32_MAX ? json_object_new_string_len(p, (int)n) : NULL;
 
-	buf_str(out, o ? json_object_to_json_string_ext(
-						 o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
-				   : "null");
+	const char *text = json_text_of(o, NULL);
+
+	if (text)
+		buf_str(out, text);
+	else
+		out->failed = true;
 	json_object_put(o);
 }
 

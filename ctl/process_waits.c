@@ -13,6 +13,7 @@
 
 #include "cleanup.h"
 #include "feed.h"
+#include "json_make.h"
 #include "log_match.h"
 #include "processes.h"
 
@@ -230,15 +231,13 @@ static struct json_object *watch_request(const struct port_wait *p, const char *
 {
 	struct json_object *o = json_object_new_object();
 
-	if (!o)
-		return NULL;
-	json_object_object_add(o, "port", json_object_new_int64(p->port));
-	json_object_object_add(o, "mode", json_object_new_string(p->tcp ? "tcp" : "http"));
-	json_object_object_add(o, "path", json_object_new_string(p->path));
-	json_object_object_add(o, "statusMin", json_object_new_int64(p->status_min));
-	json_object_object_add(o, "statusMax", json_object_new_int64(p->status_max));
-	json_object_object_add(o, "processId", json_object_new_string(id));
-	json_object_object_add(o, "interval", json_object_new_int64(p->interval_ms));
+	json_add(o, "port", json_object_new_int64(p->port));
+	json_add(o, "mode", json_object_new_string(p->tcp ? "tcp" : "http"));
+	json_add(o, "path", json_object_new_string(p->path));
+	json_add(o, "statusMin", json_object_new_int64(p->status_min));
+	json_add(o, "statusMax", json_object_new_int64(p->status_max));
+	json_add(o, "processId", json_object_new_string(id));
+	json_add(o, "interval", json_object_new_int64(p->interval_ms));
 	return o;
 }
 
@@ -299,7 +298,7 @@ static int port_wait_for(
 {
 	struct process *process = ref->object;
 	struct json_object *o = watch_request(p, process->id);
-	const char *body = o ? json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN) : NULL;
+	const char *body = json_text_of(o, NULL);
 	int64_t deadline = p->timeout_ms >= 0 ? call_now_ms() + p->timeout_ms : -1;
 	struct sandbox_status st;
 	int err = body ? 0 : -ENOMEM;

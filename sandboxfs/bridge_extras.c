@@ -9,6 +9,7 @@
 
 #include "bridge_impl.h"
 #include "cleanup.h"
+#include "json_make.h"
 #include "shown.h"
 
 enum { URL_MOST = 2048, SAID_MOST = 400 };
@@ -19,15 +20,15 @@ static const char tunnels[] = "trycloudflare.com";
 static void add(struct json_object *o, const char *name, const char *value)
 {
 	if (value)
-		json_object_object_add(o, name, json_object_new_string(value));
+		json_add(o, name, json_object_new_string(value));
 }
 
 /* Sends a JSON object (which it puts; of POST, others have none); 0 with any status. */
 static int send_json(const struct bridge *b, struct call *c, const char *method, const char *name,
 	const char *route, struct json_object *body, struct http_reply *got)
 {
-	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
-	int err = body && !text
+	const char *text = json_text_of(body, NULL);
+	int err = strcmp(method, "POST") == 0 && !text
 				  ? -ENOMEM
 				  : bridge_ask(b, c, method, name, route, text ? "application/json" : NULL, text,
 						text ? strlen(text) : 0, REQUEST_MS, got);
@@ -169,22 +170,22 @@ static struct json_object *bucket_body(const struct bucket *k)
 	add(options, "endpoint", k->endpoint);
 	add(options, "prefix", k->prefix);
 	if (k->read_only)
-		json_object_object_add(options, "readOnly", json_object_new_boolean(true));
+		json_add(options, "readOnly", json_object_new_boolean(true));
 	if (k->key_id && k->secret) {
 		struct json_object *key = json_object_new_object();
 		add(key, "accessKeyId", k->key_id);
 		add(key, "secretAccessKey", k->secret);
-		json_object_object_add(options, "credentials", key);
+		json_add(options, "credentials", key);
 	}
 	if (k->path_style)
-		json_object_array_add(more, json_object_new_string("use_path_request_style"));
+		json_append(more, json_object_new_string("use_path_request_style"));
 	for (char **o = k->options; o && *o; o++)
-		json_object_array_add(more, json_object_new_string(*o));
-	if (json_object_array_length(more))
-		json_object_object_add(options, "s3fsOptions", more);
+		json_append(more, json_object_new_string(*o));
+	if (!more || json_object_array_length(more))
+		json_add(options, "s3fsOptions", more);
 	else
 		json_object_put(more);
-	json_object_object_add(body, "options", options);
+	json_add(body, "options", options);
 	return body;
 }
 

@@ -8,6 +8,7 @@
 
 #include "buf.h"
 #include "cleanup.h"
+#include "json_make.h"
 
 enum { ID_MAX = 128, LIST_MAX = 4096 };
 
@@ -32,14 +33,6 @@ bool code_api_id_ok(const char *id)
 	size_t n = strspn(id, unreserved);
 	return n > 0 && n <= ID_MAX && !id[n] && *id != '.' && strcmp(id, "new") != 0 &&
 		   strcmp(id, "help") != 0;
-}
-
-static bool add(struct json_object *o, const char *key, struct json_object *value)
-{
-	if (value && json_object_object_add(o, key, value) == 0)
-		return true;
-	json_object_put(value);
-	return false;
 }
 
 static bool is_code(const struct fault *f, const char *code)
@@ -89,10 +82,10 @@ static const char *text_of(struct json_object *o, const char *key)
 int code_api_create(struct sandbox *sb, struct call *c, const struct code_api_spec *spec, char **id)
 {
 	struct json_object *reply = NULL, *body = json_object_new_object();
-	bool ok = body && add(body, "language", json_object_new_string(spec->language)) &&
-			  (!spec->id || add(body, "id", json_object_new_string(spec->id))) &&
-			  (!spec->cwd || add(body, "cwd", json_object_new_string(spec->cwd))) &&
-			  (!spec->env || add(body, "env_vars", json_object_get(spec->env)));
+	bool ok = body && json_add(body, "language", json_object_new_string(spec->language)) &&
+			  (!spec->id || json_add(body, "id", json_object_new_string(spec->id))) &&
+			  (!spec->cwd || json_add(body, "cwd", json_object_new_string(spec->cwd))) &&
+			  (!spec->env || json_add(body, "env_vars", json_object_get(spec->env)));
 	int err = ok ? request(sb, c, "POST", "/api/contexts", body, &reply) : -ENOMEM;
 	json_object_put(body);
 	if (err)
@@ -158,7 +151,7 @@ int code_api_variables(
 	struct sandbox *sb, struct call *c, const char *id, struct json_object *variables)
 {
 	struct json_object *body = json_object_new_object();
-	int err = body && add(body, "variables", json_object_get(variables))
+	int err = body && json_add(body, "variables", json_object_get(variables))
 				  ? on_context(sb, c, "POST", id, "/variables", body)
 				  : -ENOMEM;
 	json_object_put(body);
@@ -168,7 +161,7 @@ int code_api_variables(
 int code_api_interrupt(struct sandbox *sb, struct call *c, const char *id, const char *run_id)
 {
 	struct json_object *body = json_object_new_object();
-	bool ok = body && (!run_id || add(body, "runId", json_object_new_string(run_id)));
+	bool ok = body && (!run_id || json_add(body, "runId", json_object_new_string(run_id)));
 	int err = ok ? on_context(sb, c, "POST", id, "/interrupt", body) : -ENOMEM;
 	json_object_put(body);
 	return err == -ESRCH ? 0 : err;

@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "code_api.h"
 #include "code_impl.h"
+#include "json_make.h"
 
 enum {
 	LINE_MAX_SIZE = 192 << 20, /* more than the displays that sandboxd lets one run have */
@@ -115,22 +116,14 @@ static int make_id(char id[24])
 	return 0;
 }
 
-static bool add(struct json_object *o, const char *key, struct json_object *value)
-{
-	if (value && json_object_object_add(o, key, value) == 0)
-		return true;
-	json_object_put(value);
-	return false;
-}
-
 static struct json_object *request_of(const struct code_run *r, const struct code_spec *spec)
 {
 	struct json_object *o = json_object_new_object();
-	bool ok = o && add(o, "context_id", json_object_new_string(spec->context)) &&
-			  add(o, "code", json_object_new_string_len(spec->code, (int)spec->size)) &&
-			  add(o, "runId", json_object_new_string(r->id));
+	bool ok = o && json_add(o, "context_id", json_object_new_string(spec->context)) &&
+			  json_add(o, "code", json_object_new_string_len(spec->code, (int)spec->size)) &&
+			  json_add(o, "runId", json_object_new_string(r->id));
 	if (ok && spec->timeout_ms > 0)
-		ok = add(o, "timeoutMs", json_object_new_int64(spec->timeout_ms));
+		ok = json_add(o, "timeoutMs", json_object_new_int64(spec->timeout_ms));
 	if (ok)
 		return o;
 	json_object_put(o);
@@ -142,9 +135,7 @@ static int open_stream(
 {
 	size_t n = 0;
 	struct json_object *o = request_of(r, spec);
-	const char *body = o ? json_object_to_json_string_length(
-							   o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n)
-						 : NULL;
+	const char *body = json_text_of(o, &n);
 	int err = body ? sandbox_stream(r->sb, c, "POST", "/api/execute/code", "application/json", body,
 						 n, &events, r, out)
 				   : -ENOMEM;

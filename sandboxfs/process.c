@@ -13,6 +13,7 @@
 
 #include "cleanup.h"
 #include "feed.h"
+#include "json_make.h"
 #include "output.h"
 
 enum { PROCESS_ID_MAX = 128, LIST_MAX = 4096 };
@@ -42,21 +43,8 @@ int process_env_set(struct json_object *env, const char *pair)
 			return -EINVAL;
 	}
 	AUTO_FREE char *name = strndup(pair, n);
-	value = json_object_new_string(equals + 1);
-	if (!name || !value || json_object_object_add(env, name, value) < 0) {
-		json_object_put(value);
-		return -ENOMEM;
-	}
-	return 0;
-}
-
-/* Adds value (taken) under key. False: out of memory. */
-static bool add(struct json_object *o, const char *key, struct json_object *value)
-{
-	if (value && json_object_object_add(o, key, value) == 0)
-		return true;
-	json_object_put(value);
-	return false;
+	value = name ? json_object_new_string(equals + 1) : NULL;
+	return json_add(env, name, value) ? 0 : -ENOMEM;
 }
 
 int process_body(const char *id, const struct process_spec *spec, bool listed, const void *input,
@@ -65,22 +53,20 @@ int process_body(const char *id, const struct process_spec *spec, bool listed, c
 	struct json_object *o = json_object_new_object();
 	bool ok = o && spec->size <= INT32_MAX;
 
-	ok = ok && add(o, "id", json_object_new_string(id));
-	ok = ok && add(o, "command", json_object_new_string_len(spec->command, (int)spec->size));
+	ok = ok && json_add(o, "id", json_object_new_string(id));
+	ok = ok && json_add(o, "command", json_object_new_string_len(spec->command, (int)spec->size));
 	if (spec->cwd)
-		ok = ok && add(o, "cwd", json_object_new_string(spec->cwd));
+		ok = ok && json_add(o, "cwd", json_object_new_string(spec->cwd));
 	if (spec->env)
-		ok = ok && add(o, "env", json_object_get(spec->env));
+		ok = ok && json_add(o, "env", json_object_get(spec->env));
 	if (spec->timeout_ms > 0)
-		ok = ok && add(o, "timeoutMs", json_object_new_int64(spec->timeout_ms));
+		ok = ok && json_add(o, "timeoutMs", json_object_new_int64(spec->timeout_ms));
 	if (spec->session)
-		ok = ok && add(o, "sessionId", json_object_new_string(spec->session));
+		ok = ok && json_add(o, "sessionId", json_object_new_string(spec->session));
 	if (listed)
-		ok = ok && add(o, "list", json_object_new_boolean(true));
+		ok = ok && json_add(o, "list", json_object_new_boolean(true));
 	size_t n = 0;
-	const char *text = ok ? json_object_to_json_string_length(
-								o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n)
-						  : NULL;
+	const char *text = ok ? json_text_of(o, &n) : NULL;
 	ok = text && n <= UINT32_MAX;
 	if (ok) {
 		buf_bytes(body, text, n);
@@ -285,8 +271,8 @@ int process_list(
 int process_signal(struct sandbox *sb, struct call *c, const char *id, const char *signal)
 {
 	struct json_object *body = json_object_new_object();
-	bool ok = body && (signal ? add(body, "signal", json_object_new_string(signal))
-							  : add(body, "cancel", json_object_new_boolean(true)));
+	bool ok = body && (signal ? json_add(body, "signal", json_object_new_string(signal))
+							  : json_add(body, "cancel", json_object_new_boolean(true)));
 	int err = ok ? command_api(sb, c, "POST", id, "/signal", body, NULL) : -ENOMEM;
 
 	json_object_put(body);

@@ -13,6 +13,7 @@
 #include "api_error.h"
 #include "cleanup.h"
 #include "fileop.h"
+#include "json_make.h"
 #include "log.h"
 #include "sandbox_impl.h"
 
@@ -319,7 +320,7 @@ int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const ch
 int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const char *path,
 	struct json_object *body, struct json_object **reply)
 {
-	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
+	const char *text = json_text_of(body, NULL);
 	struct json_tokener *t;
 	struct json_object *o;
 	AUTO_BUF got = BUF_INIT;

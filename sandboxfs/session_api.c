@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "json_make.h"
 
 enum { ID_MAX = 128, NAME_LONGEST = 255 };
 
@@ -52,15 +53,6 @@ int session_api_path(const char *path, char **out)
 	return *out ? 0 : -ENOMEM;
 }
 
-/* Adds value (taken) under key. False: out of memory. */
-static bool add(struct json_object *o, const char *key, struct json_object *value)
-{
-	if (value && json_object_object_add(o, key, value) == 0)
-		return true;
-	json_object_put(value);
-	return false;
-}
-
 /* "Session 'ID' not found" has no code of its own, and the id may be any word that means something else. */
 static bool says_not_found(const struct fault *f)
 {
@@ -90,9 +82,9 @@ static int request(struct sandbox *sb, struct call *c, const char *method, const
 static int make_directory(struct sandbox *sb, struct call *c, const char *path)
 {
 	struct json_object *body = json_object_new_object();
-	bool ok = body && add(body, "path", json_object_new_string(path)) &&
-			  add(body, "recursive", json_object_new_boolean(true)) &&
-			  add(body, "sessionId", json_object_new_string("__DISABLE_SESSION__"));
+	bool ok = body && json_add(body, "path", json_object_new_string(path)) &&
+			  json_add(body, "recursive", json_object_new_boolean(true)) &&
+			  json_add(body, "sessionId", json_object_new_string("__DISABLE_SESSION__"));
 	int err = ok ? sandbox_api(sb, c, "POST", "/api/mkdir", body, NULL) : -ENOMEM;
 	json_object_put(body);
 	return err;
@@ -105,11 +97,11 @@ int session_api_create(struct sandbox *sb, struct call *c, const struct session_
 	if (err)
 		return err;
 	struct json_object *body = json_object_new_object();
-	bool ok = body && add(body, "id", json_object_new_string(spec->id));
-	ok = ok && add(body, "cwd", json_object_new_string(spec->cwd ? spec->cwd : "/workspace"));
-	ok = ok && (!spec->env || add(body, "env", json_object_get(spec->env)));
+	bool ok = body && json_add(body, "id", json_object_new_string(spec->id));
+	ok = ok && json_add(body, "cwd", json_object_new_string(spec->cwd ? spec->cwd : "/workspace"));
+	ok = ok && (!spec->env || json_add(body, "env", json_object_get(spec->env)));
 	ok = ok && (spec->timeout_ms <= 0 ||
-				   add(body, "commandTimeoutMs", json_object_new_int64(spec->timeout_ms)));
+				   json_add(body, "commandTimeoutMs", json_object_new_int64(spec->timeout_ms)));
 	err = ok ? request(sb, c, "POST", "/api/session/create", body, NULL) : -ENOMEM;
 	json_object_put(body);
 	return err;
@@ -203,7 +195,7 @@ int session_api_list(
 int session_api_delete(struct sandbox *sb, struct call *c, const char *id)
 {
 	struct json_object *body = json_object_new_object();
-	bool ok = body && add(body, "sessionId", json_object_new_string(id));
+	bool ok = body && json_add(body, "sessionId", json_object_new_string(id));
 	int err = ok ? request(sb, c, "POST", "/api/session/delete", body, NULL) : -ENOMEM;
 	json_object_put(body);
 	return err;
@@ -212,8 +204,8 @@ int session_api_delete(struct sandbox *sb, struct call *c, const char *id)
 static int send_signal(struct sandbox *sb, struct call *c, const char *id, const char *action)
 {
 	struct json_object *body = json_object_new_object();
-	bool ok = body && add(body, "sessionId", json_object_new_string(id)) &&
-			  add(body, "action", json_object_new_string(action));
+	bool ok = body && json_add(body, "sessionId", json_object_new_string(id)) &&
+			  json_add(body, "action", json_object_new_string(action));
 	int err = ok ? request(sb, c, "POST", "/api/sandboxfs/session/signal", body, NULL) : -ENOMEM;
 	json_object_put(body);
 	return err == -ESRCH ? 0 : err;

@@ -18,6 +18,7 @@
 
 #include "buf.h"
 #include "cleanup.h"
+#include "json_make.h"
 #include "output.h"
 #include "process.h"
 
@@ -173,20 +174,12 @@ void terminal_tell_end(struct terminal *t)
 
 /* --- life --- */
 
-static bool add(struct json_object *o, const char *key, struct json_object *value)
-{
-	if (value && json_object_object_add(o, key, value) == 0)
-		return true;
-	json_object_put(value);
-	return false;
-}
-
 static struct json_object *make_size(unsigned columns, unsigned rows)
 {
 	struct json_object *o = json_object_new_object();
 
-	if (o && add(o, "cols", json_object_new_int((int)columns)) &&
-		add(o, "rows", json_object_new_int((int)rows)))
+	if (o && json_add(o, "cols", json_object_new_int((int)columns)) &&
+		json_add(o, "rows", json_object_new_int((int)rows)))
 		return o;
 	json_object_put(o);
 	return NULL;
@@ -196,11 +189,11 @@ static struct json_object *make_size(unsigned columns, unsigned rows)
 static struct json_object *make_env(struct json_object *given)
 {
 	struct json_object *o = json_object_new_object();
-	bool ok = o && add(o, "TERM", json_object_new_string("xterm-256color"));
+	bool ok = o && json_add(o, "TERM", json_object_new_string("xterm-256color"));
 
 	if (given) {
 		json_object_object_foreach(given, key, value) ok =
-			ok && add(o, key, json_object_get(value));
+			ok && json_add(o, key, json_object_get(value));
 	}
 	if (ok)
 		return o;
@@ -221,11 +214,11 @@ static int make_body(const struct terminal *t, const struct terminal_spec *spec,
 		buf_str(&command, "command -v bash >/dev/null && exec bash; exec sh");
 	}
 	bool ok = o && buf_error(&command) == 0;
-	ok = ok && add(o, "id", json_object_new_string(t->id));
-	ok = ok && add(o, "command", json_object_new_string(command.data));
-	ok = ok && add(o, "terminal", make_size(spec->columns, spec->rows));
-	ok = ok && add(o, "env", make_env(spec->env));
-	const char *text = ok ? json_object_to_json_string_length(o, JSON_C_TO_STRING_PLAIN, &n) : NULL;
+	ok = ok && json_add(o, "id", json_object_new_string(t->id));
+	ok = ok && json_add(o, "command", json_object_new_string(command.data));
+	ok = ok && json_add(o, "terminal", make_size(spec->columns, spec->rows));
+	ok = ok && json_add(o, "env", make_env(spec->env));
+	const char *text = ok ? json_text_of(o, &n) : NULL;
 	if (text)
 		buf_bytes(body, text, n);
 	json_object_put(o);

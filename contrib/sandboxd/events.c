@@ -9,6 +9,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "text.h"
 
 enum { PIECE = 32 << 10, CUT_MAX = 4 };
@@ -28,10 +29,10 @@ struct events {
 static struct json_object *event_new(struct events *e, const char *type)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string(type));
-	json_object_object_add(o, "timestamp", text_time(NULL));
+	json_add(o, "type", json_object_new_string(type));
+	json_add(o, "timestamp", text_time(NULL));
 	if (e->style == EVENTS_PROCESS)
-		json_object_object_add(o, "processId", text_json_str(e->command->id));
+		json_add(o, "processId", text_json_str(e->command->id));
 	return o;
 }
 
@@ -39,9 +40,9 @@ static int events_begin(struct events *e, struct buf *out)
 {
 	struct command *c = e->command;
 	struct json_object *o = event_new(e, e->style == EVENTS_PROCESS ? "process_info" : "start");
-	json_object_object_add(o, "command", text_json(c->text, c->text_size));
+	json_add(o, "command", text_json(c->text, c->text_size));
 	if (e->style == EVENTS_PROCESS)
-		json_object_object_add(o, "status", json_object_new_string(command_status(c)));
+		json_add(o, "status", json_object_new_string(command_status(c)));
 	e->begun = true;
 	return event_add(out, o);
 }
@@ -62,7 +63,7 @@ static int events_data(
 	if (!text.size)
 		return buf_error(&text);
 	struct json_object *o = event_new(e, view == SPOOL_STDERR ? "stderr" : "stdout");
-	json_object_object_add(o, "data", json_object_new_string_len(text.data, (int)text.size));
+	json_add(o, "data", json_object_new_string_len(text.data, (int)text.size));
 	return event_add(out, o);
 }
 
@@ -75,12 +76,12 @@ static int events_end(struct events *e, struct buf *out)
 	if (err)
 		return err;
 	struct json_object *o = event_new(e, e->style == EVENTS_PROCESS ? "exit" : "complete");
-	json_object_object_add(o, "exitCode", json_object_new_int(c->exit_code));
+	json_add(o, "exitCode", json_object_new_int(c->exit_code));
 	if (e->style == EVENTS_PROCESS) {
 		AUTO_BUF words = BUF_INIT;
 		const char *status = command_status(c);
 		buf_printf(&words, "Process %s with exit code %d", status, c->exit_code);
-		json_object_object_add(o, "data", text_json_str(words.data ? words.data : ""));
+		json_add(o, "data", text_json_str(words.data ? words.data : ""));
 	}
 	return event_add(out, o);
 }

@@ -21,6 +21,7 @@
 #include "http.h"
 #include "interpreter_impl.h"
 #include "interpreter_scripts.h"
+#include "json_make.h"
 #include "text.h"
 
 enum {
@@ -215,8 +216,7 @@ static int line_send(struct context *c, struct json_object *o)
 {
 	struct executor *e = &c->executor;
 	size_t n = 0;
-	const char *text = json_object_to_json_string_length(
-		o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n);
+	const char *text = json_text_of(o, &n);
 	if (!text)
 		return -ENOMEM;
 	for (size_t done = 0; done <= n;) {
@@ -251,12 +251,11 @@ static struct json_object *environment(struct context *c)
 	if (c->env) {
 		json_object_object_foreach(c->env, name, value)
 		{
-			json_object_object_add(env, name, json_object_get(value));
+			json_add_as(env, name, value);
 		}
 	}
-	json_object_object_add(env, mark_name, text_json_str(c->mark));
-	json_object_object_add(
-		env, "SANDBOXD_LANGUAGE", json_object_new_string(language_name(c->language)));
+	json_add(env, mark_name, text_json_str(c->mark));
+	json_add(env, "SANDBOXD_LANGUAGE", json_object_new_string(language_name(c->language)));
 	return env;
 }
 
@@ -288,7 +287,8 @@ static int start(struct context *c)
 		.input_fd = pair[1],
 		.timeout_ms = -1};
 	struct command *k = NULL;
-	int err = commands_start(c->server->commands, &spec, EXISTS_REPLACE, &k, NULL);
+	int err = json_whole(env) ? commands_start(c->server->commands, &spec, EXISTS_REPLACE, &k, NULL)
+							  : -ENOMEM;
 	json_object_put(env);
 	if (err < 0)
 		return err;
@@ -334,7 +334,7 @@ static struct json_object *start_failure(struct context *c)
 	if (command_output(k, SPOOL_STDERR, UINT64_MAX, &said) == 0 && said.size) {
 		struct json_object *lines = NULL;
 		json_object_object_get_ex(error, "traceback", &lines);
-		json_object_array_add(lines, text_json(said.data, said.size));
+		json_append(lines, text_json(said.data, said.size));
 	}
 	return error;
 }
@@ -445,11 +445,11 @@ static void run_begin(struct context *c, struct run *r)
 static struct json_object *request_of(const struct run *r)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "op", json_object_new_string(r->code ? "run" : "set"));
+	json_add(o, "op", json_object_new_string(r->code ? "run" : "set"));
 	if (r->code)
-		json_object_object_add(o, "code", text_json(r->code, r->size));
+		json_add(o, "code", text_json(r->code, r->size));
 	else
-		json_object_object_add(o, "variables", json_object_get(r->variables));
+		json_add_as(o, "variables", r->variables);
 	return o;
 }
 
@@ -500,9 +500,10 @@ static void running_line(struct running *s, size_t n)
 		json_object_object_del(o, "type");
 		(void)result_add(c, s->r, steal(o), n); /* out of memory: a display less */
 		struct json_object *ack = json_object_new_object();
-		json_object_object_add(ack, "op", json_object_new_string("ack"));
-		/* It is gone: that is seen at the channel. */
-		(void)line_send(c, ack);
+		json_add(ack, "op", json_object_new_string("ack"));
+		/* It is gone, or would wait for ever: either is seen at the channel. */
+		if (line_send(c, ack) < 0)
+			shutdown(c->executor.channel, SHUT_RDWR);
 		json_object_put(ack);
 	} else if (type && strcmp(type, "done") == 0) {
 		s->over = true;

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 #include "cleanup.h"
+#include "json_make.h"
 #include "routes.h"
 #include "text.h"
 
@@ -80,7 +81,7 @@ bool request_json(struct request *r, bool strict, enum MHD_Result *out)
 		json_object_put(o);
 		struct json_object *context = json_object_new_object();
 		if (!strict)
-			json_object_object_add(context, "stack", json_object_new_string(""));
+			json_add(context, "stack", json_object_new_string(""));
 		*out = reply_error(r, code, context, NULL, "Failed to parse request body: %s",
 			err != json_tokener_success ? why
 			: end < r->body.size        ? "unexpected data after JSON value"
@@ -92,7 +93,9 @@ bool request_json(struct request *r, bool strict, enum MHD_Result *out)
 		o = json_object_new_object();
 	}
 	r->json = o;
-	return true;
+	if (!o)
+		*out = reply_json(r, 500, NULL);
+	return o;
 }
 
 const char *json_text(struct json_object *o, const char *name, size_t *n)
@@ -152,20 +155,19 @@ static enum MHD_Result reply(struct request *r, unsigned status, struct MHD_Resp
 struct json_object *answer_new(void)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "success", json_object_new_boolean(true));
+	json_add(o, "success", json_object_new_boolean(true));
 	return o;
 }
 
 enum MHD_Result reply_json(struct request *r, unsigned status, struct json_object *o)
 {
-	if (!o)
-		return reply_text(r, 500, "out of memory\n");
-	json_object_object_add(o, "timestamp", text_time(NULL));
+	json_add(o, "timestamp", text_time(NULL));
 	size_t n;
-	const char *text = json_object_to_json_string_length(
-		o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n);
-	enum MHD_Result result = MHD_NO;
-	if (text)
+	const char *text = json_text_of(o, &n);
+	enum MHD_Result result;
+	if (!text)
+		result = reply_text(r, 500, "out of memory\n");
+	else
 		result = reply(r, status,
 			MHD_create_response_from_buffer(n, (void *)text, MHD_RESPMEM_MUST_COPY),
 			"application/json", NULL);
@@ -209,21 +211,19 @@ enum MHD_Result reply_error(struct request *r, enum error_code code, struct json
 	buf_vprintf(&message, fmt, ap);
 	va_end(ap);
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "code", json_object_new_string(error_name(code)));
-	json_object_object_add(o, "message", text_json(message.data ? message.data : "", message.size));
-	json_object_object_add(o, "context", context ? context : json_object_new_object());
+	json_add(o, "code", json_object_new_string(error_name(code)));
+	json_add(o, "message", text_json(message.data ? message.data : "", message.size));
+	json_add(o, "context", context ? context : json_object_new_object());
 	if (operation)
-		json_object_object_add(o, "operation", json_object_new_string(operation));
-	json_object_object_add(o, "httpStatus", json_object_new_int((int)error_status(code)));
+		json_add(o, "operation", json_object_new_string(operation));
+	json_add(o, "httpStatus", json_object_new_int((int)error_status(code)));
 	return reply_json(r, error_status(code), o);
 }
 
 int event_add(struct buf *out, struct json_object *o)
 {
 	size_t n = 0;
-	const char *text = o ? json_object_to_json_string_length(
-							   o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n)
-						 : NULL;
+	const char *text = json_text_of(o, &n);
 	if (text) {
 		buf_str(out, "data: ");
 		buf_add(out, text, n);

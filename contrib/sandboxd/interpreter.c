@@ -16,6 +16,7 @@
 #include "cleanup.h"
 #include "commands.h"
 #include "interpreter_impl.h"
+#include "json_make.h"
 #include "text.h"
 
 enum { CONTEXTS_MAX = 64, KILL_WAIT_MS = 5000, PIECE = 64 << 10, THREAD_STACK = 256 << 10 };
@@ -125,9 +126,9 @@ struct json_object *run_error(const char *name, const char *fmt, ...)
 	buf_vprintf(&words, fmt, ap);
 	va_end(ap);
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "ename", json_object_new_string(name));
-	json_object_object_add(o, "evalue", text_json(words.data ? words.data : "", words.size));
-	json_object_object_add(o, "traceback", json_object_new_array());
+	json_add(o, "ename", json_object_new_string(name));
+	json_add(o, "evalue", text_json(words.data ? words.data : "", words.size));
+	json_add(o, "traceback", json_object_new_array());
 	return o;
 }
 
@@ -615,18 +616,18 @@ const char *context_cwd(const struct context *c)
 struct json_object *context_describe(struct context *c)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "id", text_json_str(c->id));
-	json_object_object_add(o, "language", json_object_new_string(language_name(c->language)));
-	json_object_object_add(o, "cwd", text_json_str(c->cwd));
+	json_add(o, "id", text_json_str(c->id));
+	json_add(o, "language", json_object_new_string(language_name(c->language)));
+	json_add(o, "cwd", text_json_str(c->cwd));
 	AUTO_UNLOCK(&c->lock);
-	json_object_object_add(o, "status",
+	json_add(o, "status",
 		json_object_new_string(c->current  ? "busy"
 							   : c->kernel ? "idle"
 										   : "starting"));
 	if (c->kernel)
-		json_object_object_add(o, "kernel", text_json_str(c->kernel));
+		json_add(o, "kernel", text_json_str(c->kernel));
 	if (c->missing)
-		json_object_object_add(o, "missing", json_object_get(c->missing));
+		json_add_as(o, "missing", c->missing);
 	return o;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common.h"
+#include "json_make.h"
 #include "session.h"
 #include "text.h"
 
@@ -56,11 +57,11 @@ static char *path_from(struct request *r, const char *member, enum error_code co
 		struct json_object *context = json_object_new_object();
 		struct json_object *errors = json_object_new_array();
 		struct json_object *one = json_object_new_object();
-		json_object_object_add(one, "field", json_object_new_string(member));
-		json_object_object_add(one, "message", json_object_new_string(fault));
-		json_object_object_add(one, "code", json_object_new_string("invalid_path"));
-		json_object_array_add(errors, one);
-		json_object_object_add(context, "validationErrors", errors);
+		json_add(one, "field", json_object_new_string(member));
+		json_add(one, "message", json_object_new_string(fault));
+		json_add(one, "code", json_object_new_string("invalid_path"));
+		json_append(errors, one);
+		json_add(context, "validationErrors", errors);
 		*out = reply_error(r, code, context, NULL, "Invalid %s: %s", member, fault);
 		return NULL;
 	}
@@ -96,8 +97,8 @@ char *request_session_path(struct request *r, const char *member, enum error_cod
 struct json_object *path_context(const char *path, const char *operation)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "path", text_json_str(path));
-	json_object_object_add(o, "operation", json_object_new_string(operation));
+	json_add(o, "path", text_json_str(path));
+	json_add(o, "operation", json_object_new_string(operation));
 	return o;
 }
 
@@ -116,9 +117,9 @@ enum MHD_Result reply_filesystem(
 	buf_vprintf(&text, fmt, ap);
 	va_end(ap);
 	struct json_object *context = path_context(path, operation);
-	json_object_object_add(context, "stderr", text_json(text.data ? text.data : "", text.size));
+	json_add(context, "stderr", text_json(text.data ? text.data : "", text.size));
 	if (exit_code >= 0)
-		json_object_object_add(context, "exitCode", json_object_new_int(exit_code));
+		json_add(context, "exitCode", json_object_new_int(exit_code));
 	return reply_error(r, ERR_FILESYSTEM, context, operation, "Failed operation %s on '%s': %s",
 		operation, path, text.data ? text.data : "");
 }
@@ -126,6 +127,6 @@ enum MHD_Result reply_filesystem(
 struct json_object *path_answer(const char *path)
 {
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "path", text_json_str(path));
+	json_add(o, "path", text_json_str(path));
 	return o;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_make.h"
 #include "text.h"
 #include "version.h"
 
@@ -18,7 +19,7 @@ static enum MHD_Result route_hello(struct request *r)
 static enum MHD_Result route_ping(struct request *r)
 {
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "status", json_object_new_string("healthy"));
+	json_add(o, "status", json_object_new_string("healthy"));
 	return reply_json(r, 200, o);
 }
 
@@ -27,9 +28,8 @@ static enum MHD_Result route_version(struct request *r)
 	/* The image that carries the server says which version of the API it stands for. */
 	const char *version = getenv("SANDBOX_VERSION");
 	struct json_object *o = answer_new();
-	json_object_object_add(
-		o, "version", text_json_str(version && *version ? version : SANDBOXFS_VERSION));
-	json_object_object_add(o, "server", json_object_new_string("sandboxd " SANDBOXFS_VERSION));
+	json_add(o, "version", text_json_str(version && *version ? version : SANDBOXFS_VERSION));
+	json_add(o, "server", json_object_new_string("sandboxd " SANDBOXFS_VERSION));
 	return reply_json(r, 200, o);
 }
 

@@ -22,6 +22,7 @@
 #include "cleanup.h"
 #include "common.h"
 #include "frames.h"
+#include "json_make.h"
 #include "routes.h"
 #include "tar.h"
 #include "text.h"
@@ -96,7 +97,10 @@ static char *query_directory(struct request *r, const char *operation, enum MHD_
 	const char *given = request_query(r, "path"), *words;
 	if (!r->json)
 		r->json = json_object_new_object();
-	json_object_object_add(r->json, "path", given ? json_object_new_string(given) : NULL);
+	if (!r->json || (given && !json_add(r->json, "path", json_object_new_string(given)))) {
+		*out = reply_json(r, 500, NULL);
+		return NULL;
+	}
 	char *path = request_path(r, "path", ERR_VALIDATION, &words, out);
 	struct stat st;
 	if (!path)
@@ -274,8 +278,8 @@ static enum MHD_Result answer_upload(struct request *r, struct upload *u)
 {
 	if (u->err == 0) {
 		struct json_object *o = path_answer(u->path);
-		json_object_object_add(o, "entries", json_object_new_uint64(u->result.entries));
-		json_object_object_add(o, "bytes", json_object_new_uint64(u->result.bytes));
+		json_add(o, "entries", json_object_new_uint64(u->result.entries));
+		json_add(o, "bytes", json_object_new_uint64(u->result.bytes));
 		return reply_json(r, 200, o);
 	}
 	const char *name = strerrorname_np(-u->err);
@@ -286,10 +290,10 @@ static enum MHD_Result answer_upload(struct request *r, struct upload *u)
 	buf_printf(&text, "%s: %s%s%s", name ? name : "EIO", path, *path ? ": " : "", why);
 	if (!u->replace) /* else none of them has stayed */
 		buf_printf(&text, " (%llu entries done)", (unsigned long long)u->result.entries);
-	json_object_object_add(context, "errno", json_object_new_string(name ? name : "EIO"));
-	json_object_object_add(context, "entries", json_object_new_uint64(u->result.entries));
-	json_object_object_add(context, "bytes", json_object_new_uint64(u->result.bytes));
-	json_object_object_add(context, "stderr", text_json(text.data ? text.data : "", text.size));
+	json_add(context, "errno", json_object_new_string(name ? name : "EIO"));
+	json_add(context, "entries", json_object_new_uint64(u->result.entries));
+	json_add(context, "bytes", json_object_new_uint64(u->result.bytes));
+	json_add(context, "stderr", text_json(text.data ? text.data : "", text.size));
 	return reply_error(r, ERR_FILESYSTEM, context, "archive.write",
 		"The archive was not unpacked: %s", text.data ? text.data : "");
 }

@@ -15,6 +15,7 @@
 #include "cleanup.h"
 #include "common.h"
 #include "fileop_server.h"
+#include "json_make.h"
 #include "routes.h"
 #include "squash.h"
 #include "tar.h"
@@ -202,8 +203,8 @@ enum MHD_Result route_backup_create(struct request *r)
 		return backup_failed(
 			r, ERR_BACKUP_CREATE_FAILED, operation, dir, why ? why : strerrordesc_np(-err));
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "sizeBytes", json_object_new_int64(size));
-	json_object_object_add(o, "archivePath", text_json_str(archive));
+	json_add(o, "sizeBytes", json_object_new_int64(size));
+	json_add(o, "archivePath", text_json_str(archive));
 	return reply_json(r, 200, o);
 }
 
@@ -236,7 +237,7 @@ enum MHD_Result route_backup_restore(struct request *r)
 			done.why ? done.why : strerrordesc_np(-err));
 	} else {
 		struct json_object *o = answer_new();
-		json_object_object_add(o, "dir", text_json_str(dir));
+		json_add(o, "dir", text_json_str(dir));
 		result = reply_json(r, 200, o);
 	}
 	tar_result_release(&done);

@@ -23,6 +23,7 @@
 #include "cleanup.h"
 #include "common.h"
 #include "interpreter.h"
+#include "json_make.h"
 #include "routes.h"
 #include "text.h"
 
@@ -33,7 +34,7 @@ static const char operation[] = "code.execute";
 static enum MHD_Result no_context(struct request *r, const char *id)
 {
 	struct json_object *context = json_object_new_object();
-	json_object_object_add(context, "contextId", text_json_str(id));
+	json_add(context, "contextId", text_json_str(id));
 	return reply_error(
 		r, ERR_CONTEXT_NOT_FOUND, context, "context.find", "Context %s not found", id);
 }
@@ -108,16 +109,16 @@ enum MHD_Result route_interpreter_health(struct request *r)
 {
 	struct json_object *o = answer_new();
 	struct json_object *all = json_object_new_object();
-	json_object_object_add(o, "status", json_object_new_string("healthy"));
+	json_add(o, "status", json_object_new_string("healthy"));
 	for (int l = 0; l < LANGUAGES; l++) {
 		struct json_object *one = json_object_new_object();
 		const char *lack = language_lack(r->server, (enum language)l);
-		json_object_object_add(one, "available", json_object_new_boolean(!lack));
+		json_add(one, "available", json_object_new_boolean(!lack));
 		if (lack)
-			json_object_object_add(one, "reason", json_object_new_string(lack));
-		json_object_object_add(all, language_name((enum language)l), one);
+			json_add(one, "reason", json_object_new_string(lack));
+		json_add(all, language_name((enum language)l), one);
 	}
-	json_object_object_add(o, "languages", all);
+	json_add(o, "languages", all);
 	return reply_json(r, 200, o);
 }
 
@@ -156,10 +157,9 @@ static bool get_environment(struct request *r, struct json_object **env, enum MH
 static enum MHD_Result answer_context(struct request *r, struct context *c)
 {
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "contextId", text_json_str(context_id(c)));
-	json_object_object_add(
-		o, "language", json_object_new_string(language_name(context_language(c))));
-	json_object_object_add(o, "cwd", text_json_str(context_cwd(c)));
+	json_add(o, "contextId", text_json_str(context_id(c)));
+	json_add(o, "language", json_object_new_string(language_name(context_language(c))));
+	json_add(o, "cwd", text_json_str(context_cwd(c)));
 	return reply_json(r, 200, o);
 }
 
@@ -220,12 +220,12 @@ enum MHD_Result route_context_list(struct request *r)
 		return no_memory(r);
 	struct json_object *list = json_object_new_array();
 	for (ssize_t i = 0; i < n; i++) {
-		json_object_array_add(list, context_describe(all[i]));
+		json_append(list, context_describe(all[i]));
 		context_put(all[i]);
 	}
 	free(all);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "contexts", list);
+	json_add(o, "contexts", list);
 	return reply_json(r, 200, o);
 }
 
@@ -235,7 +235,7 @@ enum MHD_Result route_context_get(struct request *r)
 	if (!c)
 		return no_context(r, r->id);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "context", context_describe(c));
+	json_add(o, "context", context_describe(c));
 	context_put(c);
 	return reply_json(r, 200, o);
 }
@@ -245,7 +245,7 @@ enum MHD_Result route_context_delete(struct request *r)
 	if (context_delete(r->server->interpreter, r->id) < 0)
 		return no_context(r, r->id);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "contextId", text_json_str(r->id));
+	json_add(o, "contextId", text_json_str(r->id));
 	return reply_json(r, 200, o);
 }
 
@@ -346,9 +346,8 @@ static int coding_text(
 	if (!text.size)
 		return buf_error(&text);
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(
-		o, "type", json_object_new_string(view == SPOOL_STDERR ? "stderr" : "stdout"));
-	json_object_object_add(o, "text", json_object_new_string_len(text.data, (int)text.size));
+	json_add(o, "type", json_object_new_string(view == SPOOL_STDERR ? "stderr" : "stdout"));
+	json_add(o, "text", json_object_new_string_len(text.data, (int)text.size));
 	return event_add(out, o);
 }
 
@@ -362,11 +361,11 @@ static int coding_flush(struct coding *s, struct buf *out)
 static struct json_object *typed(const char *type, struct json_object *members)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string(type));
+	json_add(o, "type", json_object_new_string(type));
 	if (members) {
 		json_object_object_foreach(members, name, value)
 		{
-			json_object_object_add(o, name, json_object_get(value));
+			json_add_as(o, name, value);
 		}
 	}
 	return o;
@@ -388,11 +387,11 @@ static int coding_next(struct stream *stream, struct buf *out)
 		return -ENOMEM;
 	if (e.part == RUN_RESULT) {
 		struct json_object *o = typed("result", e.json);
-		json_object_object_add(o, "metadata", json_object_new_object());
+		json_add(o, "metadata", json_object_new_object());
 		return event_add(out, o) < 0 ? -ENOMEM : 1;
 	}
 	struct json_object *o = typed(e.json ? "error" : "execution_complete", e.json);
-	json_object_object_add(o, "execution_count", json_object_new_int64(e.count));
+	json_add(o, "execution_count", json_object_new_int64(e.count));
 	return event_add(out, o) < 0 ? -ENOMEM : 0;
 }
 
@@ -407,9 +406,9 @@ static void coding_release(struct stream *stream)
 static enum MHD_Result refuse(struct request *r, enum error_code code, const char *what)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "error", text_json_str(what));
-	json_object_object_add(o, "code", json_object_new_string(error_name(code)));
-	json_object_object_add(o, "details", json_object_new_object());
+	json_add(o, "error", text_json_str(what));
+	json_add(o, "code", json_object_new_string(error_name(code)));
+	json_add(o, "details", json_object_new_object());
 	return reply_json(r, error_status(code), o);
 }
 

@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "mime.h"
 #include "routes.h"
 #include "text.h"
@@ -91,8 +92,8 @@ static enum MHD_Result read_failed(struct request *r, const char *path, uint64_t
 		return reply_no_file(r, path, operation);
 	if (err == -EFBIG) {
 		struct json_object *context = path_context(path, operation);
-		json_object_object_add(context, "actualSize", json_object_new_uint64(size));
-		json_object_object_add(context, "maxSize", json_object_new_int(READ_MAX));
+		json_add(context, "actualSize", json_object_new_uint64(size));
+		json_add(context, "maxSize", json_object_new_int(READ_MAX));
 		return reply_error(r, ERR_FILE_TOO_LARGE, context, operation, "File too large: %s", path);
 	}
 	AUTO_BUF why = BUF_INIT;
@@ -122,11 +123,11 @@ static enum MHD_Result send_content(
 	if (!text)
 		return reply_error(r, ERR_INTERNAL, NULL, "file.read", "out of memory");
 	struct json_object *o = path_answer(given);
-	json_object_object_add(o, "content", text);
-	json_object_object_add(o, "encoding", json_object_new_string(s->base64 ? "base64" : "utf-8"));
-	json_object_object_add(o, "isBinary", json_object_new_boolean(s->base64));
-	json_object_object_add(o, "mimeType", json_object_new_string(s->mime));
-	json_object_object_add(o, "size", json_object_new_uint64(size));
+	json_add(o, "content", text);
+	json_add(o, "encoding", json_object_new_string(s->base64 ? "base64" : "utf-8"));
+	json_add(o, "isBinary", json_object_new_boolean(s->base64));
+	json_add(o, "mimeType", json_object_new_string(s->mime));
+	json_add(o, "size", json_object_new_uint64(size));
 	return reply_json(r, 200, o);
 }
 
@@ -177,8 +178,8 @@ static int reading_error(struct reading *g, struct buf *out)
 		buf_printf(&words, ", read '%s'", g->path);
 	}
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string("error"));
-	json_object_object_add(o, "error", text_json(words.data ? words.data : "", words.size));
+	json_add(o, "type", json_object_new_string("error"));
+	json_add(o, "error", text_json(words.data ? words.data : "", words.size));
 	return event_add(out, o) < 0 ? -ENOMEM : 0;
 }
 
@@ -186,11 +187,11 @@ static int reading_begin(struct reading *g, struct buf *out)
 {
 	struct source *s = &g->source;
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string("metadata"));
-	json_object_object_add(o, "mimeType", json_object_new_string(s->mime));
-	json_object_object_add(o, "size", json_object_new_uint64(s->size));
-	json_object_object_add(o, "isBinary", json_object_new_boolean(s->base64));
-	json_object_object_add(o, "encoding", json_object_new_string(s->base64 ? "base64" : "utf-8"));
+	json_add(o, "type", json_object_new_string("metadata"));
+	json_add(o, "mimeType", json_object_new_string(s->mime));
+	json_add(o, "size", json_object_new_uint64(s->size));
+	json_add(o, "isBinary", json_object_new_boolean(s->base64));
+	json_add(o, "encoding", json_object_new_string(s->base64 ? "base64" : "utf-8"));
 	g->begun = true;
 	return event_add(out, o) < 0 ? -ENOMEM : 1;
 }
@@ -210,8 +211,8 @@ static int reading_chunk(struct reading *g, const char *p, size_t n, bool last, 
 	if (!shown.size)
 		return buf_error(&shown);
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string("chunk"));
-	json_object_object_add(o, "data", json_object_new_string_len(shown.data, (int)shown.size));
+	json_add(o, "type", json_object_new_string("chunk"));
+	json_add(o, "data", json_object_new_string_len(shown.data, (int)shown.size));
 	return event_add(out, o);
 }
 
@@ -238,8 +239,8 @@ static int reading_next(struct stream *stream, struct buf *out)
 	if (!g->source.base64 && reading_chunk(g, "", 0, true, out) < 0)
 		return -ENOMEM;
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string("complete"));
-	json_object_object_add(o, "bytesRead", json_object_new_uint64(g->done));
+	json_add(o, "type", json_object_new_string("complete"));
+	json_add(o, "bytesRead", json_object_new_uint64(g->done));
 	return event_add(out, o) < 0 ? -ENOMEM : 0;
 }
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "common.h"
+#include "json_make.h"
 #include "routes.h"
 #include "session.h"
 #include "text.h"
@@ -15,19 +16,19 @@
 static void add_session(struct json_object *o, const char *name)
 {
 	if (name)
-		json_object_object_add(o, "sessionId", text_json_str(name));
+		json_add(o, "sessionId", text_json_str(name));
 }
 
 static enum MHD_Result answer_execute(struct request *r, const char *text, size_t size,
 	const char *session, int exit_code, struct json_object *out, struct json_object *err)
 {
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "success", json_object_new_boolean(exit_code == 0));
-	json_object_object_add(o, "exitCode", json_object_new_int(exit_code));
-	json_object_object_add(o, "stdout", out);
-	json_object_object_add(o, "stderr", err);
-	json_object_object_add(o, "command", text_json(text, size));
-	json_object_object_add(o, "duration", json_object_new_int(0));
+	json_add(o, "success", json_object_new_boolean(exit_code == 0));
+	json_add(o, "exitCode", json_object_new_int(exit_code));
+	json_add(o, "stdout", out);
+	json_add(o, "stderr", err);
+	json_add(o, "command", text_json(text, size));
+	json_add(o, "duration", json_object_new_int(0));
 	add_session(o, session);
 	return reply_json(r, 200, o);
 }
@@ -35,9 +36,9 @@ static enum MHD_Result answer_execute(struct request *r, const char *text, size_
 static enum MHD_Result answer_background(struct request *r, struct command *c, const char *session)
 {
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "processId", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
-	json_object_object_add(o, "command", text_json(c->text, c->text_size));
+	json_add(o, "processId", text_json_str(c->id));
+	json_add(o, "pid", json_object_new_int(command_pid(c)));
+	json_add(o, "command", text_json(c->text, c->text_size));
 	add_session(o, session);
 	return reply_json(r, 200, o);
 }

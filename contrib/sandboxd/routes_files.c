@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "routes.h"
 #include "text.h"
 
@@ -98,7 +99,7 @@ static enum MHD_Result move_file(
 	if (answered)
 		return result;
 	struct json_object *o = path_answer(from_given);
-	json_object_object_add(o, "newPath", text_json_str(to_given));
+	json_add(o, "newPath", text_json_str(to_given));
 	return reply_json(r, 200, o);
 }
 
@@ -151,7 +152,7 @@ enum MHD_Result route_mkdir(struct request *r)
 		return reply_filesystem(r, path, operation, 1, "mkdir: cannot create directory '%s': %s\n",
 			path, strerrordesc_np(-err));
 	struct json_object *o = path_answer(given);
-	json_object_object_add(o, "recursive", json_object_new_boolean(recursive));
+	json_add(o, "recursive", json_object_new_boolean(recursive));
 	return reply_json(r, 200, o);
 }
 
@@ -166,6 +167,6 @@ enum MHD_Result route_exists(struct request *r)
 		return result;
 	struct stat st;
 	struct json_object *o = path_answer(given);
-	json_object_object_add(o, "exists", json_object_new_boolean(stat(path, &st) == 0));
+	json_add(o, "exists", json_object_new_boolean(stat(path, &st) == 0));
 	return reply_json(r, 200, o);
 }

@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "common.h"
 #include "frames.h"
+#include "json_make.h"
 #include "pty.h"
 #include "routes.h"
 #include "session.h"
@@ -321,9 +322,9 @@ enum MHD_Result route_frames_signal(struct request *r)
 static struct json_object *three(struct command *c, uint64_t (*of)(struct spool *, enum spool_view))
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "both", json_object_new_uint64(of(c->spool, SPOOL_BOTH)));
-	json_object_object_add(o, "stdout", json_object_new_uint64(of(c->spool, SPOOL_STDOUT)));
-	json_object_object_add(o, "stderr", json_object_new_uint64(of(c->spool, SPOOL_STDERR)));
+	json_add(o, "both", json_object_new_uint64(of(c->spool, SPOOL_BOTH)));
+	json_add(o, "stdout", json_object_new_uint64(of(c->spool, SPOOL_STDOUT)));
+	json_add(o, "stderr", json_object_new_uint64(of(c->spool, SPOOL_STDERR)));
 	return o;
 }
 
@@ -339,8 +340,10 @@ static struct json_object *describe_env(struct command *c)
 			continue;
 		AUTO_BUF key = BUF_INIT;
 		text_repair(&key, name, strlen(name), true);
-		if (!buf_error(&key) && key.data)
-			json_object_object_add(o, key.data, text_json_str(json_object_get_string(value)));
+		if (buf_error(&key))
+			json_tear(o, NULL);
+		else if (key.data)
+			json_add(o, key.data, text_json_str(json_object_get_string(value)));
 	}
 	return o;
 }
@@ -351,26 +354,28 @@ enum MHD_Result route_frames_get(struct request *r)
 	if (!c)
 		return no_command(r);
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "id", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
-	json_object_object_add(o, "command", text_json(c->text, c->text_size));
-	json_object_object_add(o, "cwd", text_json_str(c->cwd));
-	json_object_object_add(o, "env", describe_env(c));
-	json_object_object_add(
-		o, "timeoutMs", c->timeout_ms < 0 ? NULL : json_object_new_int64(c->timeout_ms));
-	json_object_object_add(o, "status", json_object_new_string(command_status(c)));
-	json_object_object_add(o, "startTime", text_time(&c->begin_time));
+	json_add(o, "id", text_json_str(c->id));
+	json_add(o, "pid", json_object_new_int(command_pid(c)));
+	json_add(o, "command", text_json(c->text, c->text_size));
+	json_add(o, "cwd", text_json_str(c->cwd));
+	json_add(o, "env", describe_env(c));
+	if (c->timeout_ms < 0)
+		json_add_as(o, "timeoutMs", NULL);
+	else
+		json_add(o, "timeoutMs", json_object_new_int64(c->timeout_ms));
+	json_add(o, "status", json_object_new_string(command_status(c)));
+	json_add(o, "startTime", text_time(&c->begin_time));
 	bool ended = command_ended(c);
 	if (ended) {
-		json_object_object_add(o, "endTime", text_time(&c->end_time));
-		json_object_object_add(o, "exitCode", json_object_new_int(c->exit_code));
+		json_add(o, "endTime", text_time(&c->end_time));
+		json_add(o, "exitCode", json_object_new_int(c->exit_code));
 	}
-	json_object_object_add(o, "timedOut", json_object_new_boolean(ended && c->timed_out));
-	json_object_object_add(o, "sizes", three(c, spool_size));
-	json_object_object_add(o, "first", three(c, spool_first));
+	json_add(o, "timedOut", json_object_new_boolean(ended && c->timed_out));
+	json_add(o, "sizes", three(c, spool_size));
+	json_add(o, "first", three(c, spool_first));
 	commands_put(c);
 	struct json_object *answer = answer_new();
-	json_object_object_add(answer, "command", o);
+	json_add(answer, "command", o);
 	return reply_json(r, 200, answer);
 }
 

@@ -16,6 +16,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "routes.h"
 #include "text.h"
 
@@ -161,13 +162,15 @@ static int clone_start(struct request *r, struct clone *g, const char *branch, i
 	if (buf_error(&script) < 0)
 		return -ENOMEM;
 	struct json_object *env = json_object_new_object();
-	json_object_object_add(env, "GIT_TERMINAL_PROMPT", json_object_new_string("0"));
-	json_object_object_add(env, "GIT_ASKPASS", json_object_new_string("/bin/false"));
-	json_object_object_add(
+	json_add(env, "GIT_TERMINAL_PROMPT", json_object_new_string("0"));
+	json_add(env, "GIT_ASKPASS", json_object_new_string("/bin/false"));
+	json_add(
 		env, "GIT_SSH_COMMAND", json_object_new_string("ssh -oBatchMode=yes -oConnectTimeout=30"));
 	struct command_spec spec = {
 		.id = id, .text = script.data, .size = script.size, .env = env, .timeout_ms = timeout};
-	int err = commands_start(r->server->commands, &spec, EXISTS_REPLACE, &g->command, NULL);
+	int err = json_whole(env)
+				  ? commands_start(r->server->commands, &spec, EXISTS_REPLACE, &g->command, NULL)
+				  : -ENOMEM;
 	json_object_put(env);
 	return err;
 }
@@ -330,9 +333,9 @@ static struct json_object *clone_answer(
 		if (command_output(c, SPOOL_STDOUT, UINT64_MAX, &branch) < 0)
 			buf_clear(&branch);
 		size_t n = branch.data ? strcspn(branch.data, "\n") : 0;
-		json_object_object_add(o, "repoUrl", redacted(g->url, g->secret));
-		json_object_object_add(o, "branch", text_json(n ? branch.data : "", n));
-		json_object_object_add(o, "targetDir", text_json_str(g->dir));
+		json_add(o, "repoUrl", redacted(g->url, g->secret));
+		json_add(o, "branch", text_json(n ? branch.data : "", n));
+		json_add(o, "targetDir", text_json_str(g->dir));
 		return o;
 	}
 	clone_said(g, &said);
@@ -343,11 +346,11 @@ static struct json_object *clone_answer(
 			   : c->timed_out      ? strdup("the clone took longer than its time-out")
 								   : first_error(text);
 	*context = json_object_new_object();
-	json_object_object_add(*context, "repoUrl", redacted(g->url, g->secret));
-	json_object_object_add(*context, "targetDir", text_json_str(g->dir));
-	json_object_object_add(*context, "exitCode", json_object_new_int(c->exit_code));
-	json_object_object_add(*context, "stderr", text_json_str(text));
-	json_object_object_add(*context, "errno", json_object_new_string(strerrorname_np(err)));
+	json_add(*context, "repoUrl", redacted(g->url, g->secret));
+	json_add(*context, "targetDir", text_json_str(g->dir));
+	json_add(*context, "exitCode", json_object_new_int(c->exit_code));
+	json_add(*context, "stderr", text_json_str(text));
+	json_add(*context, "errno", json_object_new_string(strerrorname_np(err)));
 	return NULL;
 }
 
@@ -392,8 +395,8 @@ static int progress(struct clone *g, bool all, struct buf *out)
 		return -ENOMEM;
 	buf_consume(&g->line, n);
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string("progress"));
-	json_object_object_add(o, "text", redacted(text, g->secret));
+	json_add(o, "type", json_object_new_string("progress"));
+	json_add(o, "text", redacted(text, g->secret));
 	return event_add(out, o);
 }
 
@@ -408,12 +411,12 @@ static int clone_over(struct clone *g, struct buf *out)
 	bool good = o != NULL;
 	if (!good) {
 		o = json_object_new_object();
-		json_object_object_add(o, "code", json_object_new_string(error_name(code)));
-		json_object_object_add(o, "message", text_json_str(message ? message : "git failed"));
-		json_object_object_add(o, "context", context);
-		json_object_object_add(o, "httpStatus", json_object_new_int((int)error_status(code)));
+		json_add(o, "code", json_object_new_string(error_name(code)));
+		json_add(o, "message", text_json_str(message ? message : "git failed"));
+		json_add(o, "context", context);
+		json_add(o, "httpStatus", json_object_new_int((int)error_status(code)));
 	}
-	json_object_object_add(o, "type", json_object_new_string(good ? "complete" : "error"));
+	json_add(o, "type", json_object_new_string(good ? "complete" : "error"));
 	(void)commands_forget(g->stream.server->commands, g->command->id);
 	return event_add(out, o);
 }

@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "routes.h"
 #include "text.h"
 
@@ -66,12 +67,12 @@ static void add_times_and_mode(struct json_object *o, const struct stat *st)
 		letters[i] = st->st_mode & (0400u >> i) ? "rwxrwxrwx"[i] : '-';
 	letters[9] = '\0';
 	struct json_object *p = json_object_new_object();
-	json_object_object_add(p, "readable", json_object_new_boolean(st->st_mode & 0400));
-	json_object_object_add(p, "writable", json_object_new_boolean(st->st_mode & 0200));
-	json_object_object_add(p, "executable", json_object_new_boolean(st->st_mode & 0100));
-	json_object_object_add(o, "modifiedAt", json_object_new_string(whole));
-	json_object_object_add(o, "mode", json_object_new_string(letters));
-	json_object_object_add(o, "permissions", p);
+	json_add(p, "readable", json_object_new_boolean(st->st_mode & 0400));
+	json_add(p, "writable", json_object_new_boolean(st->st_mode & 0200));
+	json_add(p, "executable", json_object_new_boolean(st->st_mode & 0100));
+	json_add(o, "modifiedAt", json_object_new_string(whole));
+	json_add(o, "mode", json_object_new_string(letters));
+	json_add(o, "permissions", p);
 }
 
 static int add_entry(struct walk *w, const char *name, const char *relative, const struct stat *st)
@@ -81,15 +82,14 @@ static int add_entry(struct walk *w, const char *name, const char *relative, con
 	if (buf_error(&absolute) < 0)
 		return -ENOMEM;
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "name", text_json_str(name));
-	json_object_object_add(o, "absolutePath", text_json_str(absolute.data));
-	json_object_object_add(o, "relativePath", text_json_str(relative));
-	json_object_object_add(o, "type", json_object_new_string(type_name(st->st_mode)));
-	json_object_object_add(o, "size", json_object_new_int64(st->st_size));
+	json_add(o, "name", text_json_str(name));
+	json_add(o, "absolutePath", text_json_str(absolute.data));
+	json_add(o, "relativePath", text_json_str(relative));
+	json_add(o, "type", json_object_new_string(type_name(st->st_mode)));
+	json_add(o, "size", json_object_new_int64(st->st_size));
 	add_times_and_mode(o, st);
 	size_t n = 0;
-	const char *text = json_object_to_json_string_length(
-		o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n);
+	const char *text = json_text_of(o, &n);
 	if (text) {
 		if (w->count++)
 			buf_char(w->out, ',');
@@ -162,9 +162,13 @@ static enum MHD_Result list(
 {
 	AUTO_BUF out = BUF_INIT;
 	struct json_object *start = path_answer(given);
-	json_object_object_add(start, "timestamp", text_time(NULL));
-	buf_str(&out, json_object_to_json_string_ext(
-					  start, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_add(start, "timestamp", text_time(NULL));
+	const char *text = json_text_of(start, NULL);
+	if (!text) {
+		json_object_put(start);
+		return reply_json(r, 500, NULL);
+	}
+	buf_str(&out, text);
 	json_object_put(start);
 	/* The entries go in before the closing brace, as text: as objects a large tree would not fit. */
 	if (!buf_error(&out))

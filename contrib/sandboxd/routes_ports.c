@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "net.h"
 #include "routes.h"
 #include "text.h"
@@ -31,8 +32,8 @@ struct port_watch {
 static struct json_object *event_new(struct port_watch *w, const char *type)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string(type));
-	json_object_object_add(o, "port", json_object_new_int(w->port));
+	json_add(o, "type", json_object_new_string(type));
+	json_add(o, "port", json_object_new_int(w->port));
 	return o;
 }
 
@@ -100,10 +101,10 @@ static int check_process(struct port_watch *w, struct buf *out)
 	struct json_object *o = NULL;
 	if (!c || command_wait_started(c) < 0) {
 		o = event_new(w, "error");
-		json_object_object_add(o, "error", json_object_new_string("Process not found"));
+		json_add(o, "error", json_object_new_string("Process not found"));
 	} else if (command_ended(c)) {
 		o = event_new(w, "process_exited");
-		json_object_object_add(o, "exitCode", json_object_new_int(c->exit_code));
+		json_add(o, "exitCode", json_object_new_int(c->exit_code));
 	}
 	commands_put(c);
 	if (!o)
@@ -125,7 +126,7 @@ static int watch_next(struct stream *s, struct buf *out)
 	if (ready) {
 		struct json_object *o = event_new(w, "ready");
 		if (w->http)
-			json_object_object_add(o, "statusCode", json_object_new_int(status));
+			json_add(o, "statusCode", json_object_new_int(status));
 		return event_add(out, o) < 0 ? -ENOMEM : 0;
 	}
 	int gone = check_process(w, out);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common.h"
+#include "json_make.h"
 #include "routes.h"
 #include "session.h"
 #include "text.h"
@@ -16,7 +17,7 @@ enum { KILL_GRACE_MS = 5000, KILL_WAIT_MS = 12000 };
 static enum MHD_Result no_process(struct request *r, const char *id, const char *operation)
 {
 	struct json_object *context = json_object_new_object();
-	json_object_object_add(context, "processId", text_json_str(id));
+	json_add(context, "processId", text_json_str(id));
 	return reply_error(r, ERR_PROCESS_NOT_FOUND, context, operation, "Process not found: %s", id);
 }
 
@@ -34,15 +35,15 @@ static struct command *find_process(struct request *r)
 static struct json_object *describe(struct command *c, bool whole)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "id", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
-	json_object_object_add(o, "command", text_json(c->text, c->text_size));
-	json_object_object_add(o, "status", json_object_new_string(command_status(c)));
-	json_object_object_add(o, "startTime", text_time(&c->begin_time));
+	json_add(o, "id", text_json_str(c->id));
+	json_add(o, "pid", json_object_new_int(command_pid(c)));
+	json_add(o, "command", text_json(c->text, c->text_size));
+	json_add(o, "status", json_object_new_string(command_status(c)));
+	json_add(o, "startTime", text_time(&c->begin_time));
 	if (command_ended(c)) {
 		if (whole)
-			json_object_object_add(o, "endTime", text_time(&c->end_time));
-		json_object_object_add(o, "exitCode", json_object_new_int(c->exit_code));
+			json_add(o, "endTime", text_time(&c->end_time));
+		json_add(o, "exitCode", json_object_new_int(c->exit_code));
 	}
 	return o;
 }
@@ -74,9 +75,9 @@ enum MHD_Result route_process_start(struct request *r)
 	if (err < 0)
 		return run_failed(r, ERR_COMMAND_EXECUTION, "process.start", &spec, err);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "processId", text_json_str(c->id));
-	json_object_object_add(o, "pid", json_object_new_int(command_pid(c)));
-	json_object_object_add(o, "command", text_json(c->text, c->text_size));
+	json_add(o, "processId", text_json_str(c->id));
+	json_add(o, "pid", json_object_new_int(command_pid(c)));
+	json_add(o, "command", text_json(c->text, c->text_size));
 	commands_put(c);
 	return reply_json(r, 200, o);
 }
@@ -92,12 +93,12 @@ enum MHD_Result route_process_list(struct request *r)
 	for (ssize_t i = 0; i < count; i++) {
 		if (all[i]->listed && command_has_run(all[i]) &&
 			(!status || strcmp(status, command_status(all[i])) == 0))
-			json_object_array_add(list, describe(all[i], false));
+			json_append(list, describe(all[i], false));
 		commands_put(all[i]);
 	}
 	free(all);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "processes", list);
+	json_add(o, "processes", list);
 	return reply_json(r, 200, o);
 }
 
@@ -107,7 +108,7 @@ enum MHD_Result route_process_get(struct request *r)
 	if (!c)
 		return no_process(r, r->id, "process.get");
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "process", describe(c, true));
+	json_add(o, "process", describe(c, true));
 	commands_put(c);
 	return reply_json(r, 200, o);
 }
@@ -122,7 +123,7 @@ enum MHD_Result route_process_kill(struct request *r)
 		err = -EBUSY;
 	commands_put(c);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "processId", text_json_str(r->id));
+	json_add(o, "processId", text_json_str(r->id));
 	if (!err)
 		return reply_json(r, 200, o);
 	if (err == -EBUSY) {
@@ -156,7 +157,7 @@ enum MHD_Result route_process_kill_all(struct request *r)
 	}
 	free(all);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "cleanedCount", json_object_new_int(cleaned));
+	json_add(o, "cleanedCount", json_object_new_int(cleaned));
 	return reply_json(r, 200, o);
 }
 
@@ -174,9 +175,9 @@ enum MHD_Result route_process_logs(struct request *r)
 			r, ERR_INTERNAL, NULL, "process.logs", "the output does not fit into memory");
 	}
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "processId", text_json_str(r->id));
-	json_object_object_add(o, "stdout", out);
-	json_object_object_add(o, "stderr", err);
+	json_add(o, "processId", text_json_str(r->id));
+	json_add(o, "stdout", out);
+	json_add(o, "stderr", err);
 	return reply_json(r, 200, o);
 }
 

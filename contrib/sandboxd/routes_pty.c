@@ -21,6 +21,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "pty.h"
 #include "routes.h"
 #include "session.h"
@@ -42,14 +43,14 @@ struct attached {
 static struct json_object *control(const char *type)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string(type));
+	json_add(o, "type", json_object_new_string(type));
 	return o;
 }
 
 static void send_number(struct websocket *w, const char *type, const char *name, uint64_t n)
 {
 	struct json_object *o = control(type);
-	json_object_object_add(o, name, json_object_new_uint64(n));
+	json_add(o, name, json_object_new_uint64(n));
 	if (websocket_send_json(w, o) < 0)
 		websocket_close(w, WEBSOCKET_INTERNAL, "out of memory");
 }
@@ -57,7 +58,7 @@ static void send_number(struct websocket *w, const char *type, const char *name,
 static void send_error(struct websocket *w, const char *message)
 {
 	struct json_object *o = control("error");
-	json_object_object_add(o, "message", json_object_new_string(message));
+	json_add(o, "message", json_object_new_string(message));
 	if (websocket_send_json(w, o) < 0)
 		websocket_close(w, WEBSOCKET_INTERNAL, "out of memory");
 }
@@ -132,10 +133,10 @@ static bool send_piece(struct websocket *w, struct attached *a, char *piece)
 static void send_exit(struct websocket *w, struct command *c)
 {
 	struct json_object *o = control("exit");
-	json_object_object_add(o, "code", json_object_new_int(c->exit_code));
+	json_add(o, "code", json_object_new_int(c->exit_code));
 	const char *name = c->exit_code > 128 ? sigabbrev_np(c->exit_code - 128) : NULL;
 	if (name)
-		json_object_object_add(o, "signal", json_object_new_string(name));
+		json_add(o, "signal", json_object_new_string(name));
 	if (websocket_send_json(w, o) < 0)
 		websocket_close(w, WEBSOCKET_INTERNAL, "out of memory");
 	websocket_close(w, WEBSOCKET_NORMAL, "the terminal has ended");
@@ -372,7 +373,7 @@ enum MHD_Result route_frames_input(struct request *r)
 	if (n < 0)
 		return reply_error(r, ERR_COMMAND_NOT_FOUND, NULL, NULL, "The command %s has ended", r->id);
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "typed", json_object_new_uint64(typed));
+	json_add(o, "typed", json_object_new_uint64(typed));
 	return reply_json(r, 200, o);
 }
 

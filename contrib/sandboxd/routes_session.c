@@ -15,6 +15,7 @@
 
 #include "cleanup.h"
 #include "common.h"
+#include "json_make.h"
 #include "routes.h"
 #include "session.h"
 #include "text.h"
@@ -39,7 +40,7 @@ static struct json_object *options_answer(struct request *r)
 	for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
 		struct json_object *v = NULL;
 		if (json_object_object_get_ex(r->json, members[i], &v))
-			json_object_object_add(o, members[i], json_object_get(v));
+			json_add_as(o, members[i], v);
 	}
 	return o;
 }
@@ -47,12 +48,12 @@ static struct json_object *options_answer(struct request *r)
 static enum MHD_Result answer_created(struct request *r, const char *id)
 {
 	struct json_object *data = json_object_new_object();
-	json_object_object_add(data, "id", text_json_str(id));
-	json_object_object_add(data, "ready", json_object_new_boolean(true));
-	json_object_object_add(data, "options", options_answer(r));
+	json_add(data, "id", text_json_str(id));
+	json_add(data, "ready", json_object_new_boolean(true));
+	json_add(data, "options", options_answer(r));
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "data", data);
-	json_object_object_add(o, "containerPlacementId", NULL);
+	json_add(o, "data", data);
+	json_add_as(o, "containerPlacementId", NULL);
 	return reply_json(r, 200, o);
 }
 
@@ -66,6 +67,8 @@ enum MHD_Result route_session_create(struct request *r)
 		o = NULL;
 	}
 	r->json = o ? o : json_object_new_object();
+	if (!r->json)
+		return reply_json(r, 500, NULL);
 
 	struct session_spec spec = {.timeout_ms = -1};
 	AUTO_BUF made = BUF_INIT;
@@ -94,7 +97,7 @@ enum MHD_Result route_session_create(struct request *r)
 	int err = spec.id ? sessions_create(r->server->sessions, &spec, &s) : -ENOMEM;
 	if (err == -EEXIST) {
 		struct json_object *context = json_object_new_object();
-		json_object_object_add(context, "sessionId", text_json_str(spec.id));
+		json_add(context, "sessionId", text_json_str(spec.id));
 		return reply_error(
 			r, ERR_SESSION_EXISTS, context, operation, "Session '%s' already exists", spec.id);
 	}
@@ -111,7 +114,7 @@ enum MHD_Result route_session_create(struct request *r)
 enum MHD_Result route_session_list(struct request *r)
 {
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "data", sessions_list(r->server->sessions));
+	json_add(o, "data", sessions_list(r->server->sessions));
 	return reply_json(r, 200, o);
 }
 
@@ -127,7 +130,7 @@ enum MHD_Result route_session_delete(struct request *r)
 	if (sessions_delete(r->server->sessions, id) < 0)
 		return no_session(r, id, "session.delete");
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "sessionId", text_json_str(id));
+	json_add(o, "sessionId", text_json_str(id));
 	return reply_json(r, 200, o);
 }
 
@@ -145,17 +148,17 @@ enum MHD_Result route_session_get(struct request *r)
 	if (err < 0)
 		return reply_error(r, ERR_INTERNAL, NULL, NULL, "out of memory");
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "id", text_json_str(id));
-	json_object_object_add(o, "state", json_object_new_string(state.ended ? "ended" : "alive"));
+	json_add(o, "id", text_json_str(id));
+	json_add(o, "state", json_object_new_string(state.ended ? "ended" : "alive"));
 	if (state.ended)
-		json_object_object_add(o, "exitCode", json_object_new_int(state.exit_code));
+		json_add(o, "exitCode", json_object_new_int(state.exit_code));
 	if (state.pid)
-		json_object_object_add(o, "pid", json_object_new_int(state.pid));
-	json_object_object_add(o, "cwd", text_json_str(state.cwd));
-	json_object_object_add(o, "commands", json_object_new_uint64(state.commands));
+		json_add(o, "pid", json_object_new_int(state.pid));
+	json_add(o, "cwd", text_json_str(state.cwd));
+	json_add(o, "commands", json_object_new_uint64(state.commands));
 	free(state.cwd);
 	struct json_object *answer = answer_new();
-	json_object_object_add(answer, "session", o);
+	json_add(answer, "session", o);
 	return reply_json(r, 200, answer);
 }
 

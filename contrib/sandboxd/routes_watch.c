@@ -16,6 +16,7 @@
 #include "cleanup.h"
 #include "common.h"
 #include "glob.h"
+#include "json_make.h"
 #include "net.h"
 #include "routes.h"
 #include "text.h"
@@ -219,11 +220,11 @@ static int batch_send(struct watching *w, struct buf *out)
 		if (buf_error(&path) < 0)
 			return -ENOMEM;
 		struct json_object *o = json_object_new_object();
-		json_object_object_add(o, "type", json_object_new_string("event"));
-		json_object_object_add(o, "eventType", json_object_new_string(type_word(s->type)));
-		json_object_object_add(o, "path", text_json(path.data, path.size));
-		json_object_object_add(o, "isDirectory", json_object_new_boolean(s->directory));
-		json_object_object_add(o, "timestamp", text_time(NULL));
+		json_add(o, "type", json_object_new_string("event"));
+		json_add(o, "eventType", json_object_new_string(type_word(s->type)));
+		json_add(o, "path", text_json(path.data, path.size));
+		json_add(o, "isDirectory", json_object_new_boolean(s->directory));
+		json_add(o, "timestamp", text_time(NULL));
 		err = event_add(out, o);
 	}
 	batch_clear(w);
@@ -233,8 +234,8 @@ static int batch_send(struct watching *w, struct buf *out)
 static int send_word(struct buf *out, const char *type, const char *member, const char *text)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string(type));
-	json_object_object_add(o, member, text_json_str(text));
+	json_add(o, "type", json_object_new_string(type));
+	json_add(o, member, text_json_str(text));
 	return event_add(out, o);
 }
 
@@ -257,9 +258,9 @@ static int send_end(struct watching *w, int err, struct buf *out)
 static int watching_begin(struct watching *w, struct buf *out)
 {
 	struct json_object *o = json_object_new_object();
-	json_object_object_add(o, "type", json_object_new_string("watching"));
-	json_object_object_add(o, "path", text_json_str(w->root));
-	json_object_object_add(o, "watchId", text_json_str(w->id));
+	json_add(o, "type", json_object_new_string("watching"));
+	json_add(o, "path", text_json_str(w->root));
+	json_add(o, "watchId", text_json_str(w->id));
 	w->begun = true;
 	return event_add(out, o) < 0 ? -ENOMEM : 1;
 }
@@ -350,10 +351,10 @@ enum MHD_Result route_watch_check(struct request *r)
 			why.data ? why.data : "");
 	}
 	struct json_object *o = answer_new();
-	json_object_object_add(o, "status", json_object_new_string(check.status));
+	json_add(o, "status", json_object_new_string(check.status));
 	if (check.reason)
-		json_object_object_add(o, "reason", json_object_new_string(check.reason));
-	json_object_object_add(o, "version", text_json_str(check.version));
+		json_add(o, "reason", json_object_new_string(check.reason));
+	json_add(o, "version", text_json_str(check.version));
 	free(check.version);
 	return reply_json(r, 200, o);
 }

@@ -7,6 +7,7 @@
 
 #include "common.h"
 #include "environment.h"
+#include "json_make.h"
 #include "session.h"
 #include "text.h"
 
@@ -74,8 +75,8 @@ enum MHD_Result run_session_lost(struct request *r, struct command *c)
 {
 	bool deleted = session_is_deleted(c->session);
 	struct json_object *context = json_object_new_object();
-	json_object_object_add(context, "sessionId", text_json_str(session_id(c->session)));
-	json_object_object_add(context, "exitCode", json_object_new_int(c->exit_code));
+	json_add(context, "sessionId", text_json_str(session_id(c->session)));
+	json_add(context, "exitCode", json_object_new_int(c->exit_code));
 	return reply_error(r, deleted ? ERR_SESSION_DESTROYED : ERR_SESSION_TERMINATED, context,
 		"command.execute",
 		deleted ? "Session '%s' was deleted" : "The shell of session '%s' has ended",
@@ -133,7 +134,7 @@ enum MHD_Result run_failed(struct request *r, enum error_code code, const char *
 	}
 	text_errno(&why, err);
 	if (spec->cwd)
-		json_object_object_add(context, "cwd", text_json_str(spec->cwd));
+		json_add(context, "cwd", text_json_str(spec->cwd));
 	/* The official server's words: the directory is meant, where it names the shell. */
 	return reply_error(r, code, context, operation,
 		"Failed to execute command: %s, posix_spawn '%s'", why.data ? why.data : "",

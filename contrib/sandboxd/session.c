@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "environment.h"
+#include "json_make.h"
 #include "session_internal.h"
 #include "text.h"
 
@@ -328,7 +329,7 @@ struct json_object *sessions_list(struct sessions *t)
 	struct json_object *list = json_object_new_array();
 	AUTO_UNLOCK(&t->lock);
 	for (struct session *s = t->first; s; s = s->next)
-		json_object_array_add(list, text_json_str(s->id));
+		json_append(list, text_json_str(s->id));
 	return list;
 }
 

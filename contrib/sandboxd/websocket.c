@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "cleanup.h"
+#include "json_make.h"
 #include "text.h"
 #include "ws_frames.h"
 
@@ -98,9 +99,7 @@ int websocket_send(struct websocket *w, bool binary, const void *p, size_t n)
 int websocket_send_json(struct websocket *w, struct json_object *o)
 {
 	size_t n = 0;
-	const char *text = o ? json_object_to_json_string_length(
-							   o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n)
-						 : NULL;
+	const char *text = json_text_of(o, &n);
 	int err = text ? websocket_send(w, false, text, n) : -ENOMEM;
 	json_object_put(o);
 	return err;

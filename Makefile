@@ -208,4 +208,4 @@ clean:
 .SECONDARY:
 
 -include $(foreach m,$(HELPERS),$(H_SRC:%.c=$(call helper_obj,$(m))/%.d))
--include $(FS_SRC:%.c=$O/%.d) $(D_SRC:%.c=$O/%.d) $(UNIT_SRC:%.c=$O/%.d)
+-include $(FS_SRC:%.c=$O/%.d) $(D_SRC:%.c=$O/%.d) $(patsubst %.c,$O/%.d,$(wildcard tests/unit/*.c))

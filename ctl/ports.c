@@ -146,6 +146,7 @@ static void ports_stop(void *data)
 	struct call c; /* nobody waits for it but the end of the mount */
 
 	call_init(&c, 0);
+	call_end_by(&c, sandbox_end_by(all->sb));
 	relay_set_stop(all->relays);
 	for (;;) {
 		struct port *exposed = NULL;

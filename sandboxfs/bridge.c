@@ -19,13 +19,13 @@
 #include "bridge_impl.h"
 #include "cleanup.h"
 #include "driver.h"
+#include "json_make.h"
 #include "shown.h"
 #include "token.h"
 #include "tunnel.h"
 
 enum {
 	SCRIPT_MS = 60000,
-	LEAVE_MS = 5000,
 	NAME_MOST = 63, /* of the bridge's 128: it is a label of a host name in preview URLs */
 	SAID_MOST = 400
 };
@@ -134,10 +134,10 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 	struct json_object *body = json_object_new_object(), *argv = json_object_new_array();
 	const char *const words[] = {"sh", "-c", script};
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-		json_object_array_add(argv, json_object_new_string(words[i]));
-	json_object_object_add(body, "argv", argv);
-	json_object_object_add(body, "timeout_ms", json_object_new_int(SCRIPT_MS));
-	const char *text = json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN);
+		json_append(argv, json_object_new_string(words[i]));
+	json_add(body, "argv", argv);
+	json_add(body, "timeout_ms", json_object_new_int(SCRIPT_MS));
+	const char *text = json_text_of(body, NULL);
 	int err = text ? bridge_ask(l->bridge, c, "POST", l->name, "/exec", "application/json", text,
 						 strlen(text), REQUEST_MS, &reply)
 				   : -ENOMEM;
@@ -198,7 +198,7 @@ static void link_leave(void *arg, struct call *c, const char *session)
 	buf_printf(&route, "/session/%s", session);
 	if (!buf_error(&route))
 		(void)bridge_ask(
-			l->bridge, c, "DELETE", l->name, route.data, NULL, NULL, 0, LEAVE_MS, &reply);
+			l->bridge, c, "DELETE", l->name, route.data, NULL, NULL, 0, TUNNEL_LEAVE_MS, &reply);
 	buf_release(&reply.body); /* one that stays ends with the container */
 }
 
@@ -396,9 +396,9 @@ static int bridge_destroy(void *state, struct call *c, const char *name)
 
 /* --- start and stop --- */
 
-static void link_free(struct link *l)
+static void link_free(struct link *l, int64_t by_ms)
 {
-	tunnel_close(l->tunnel);
+	tunnel_close(l->tunnel, by_ms);
 	if (l->lock >= 0)
 		close(l->lock);
 	free(l->name);
@@ -444,7 +444,7 @@ static int bridge_start(void *state, struct call *c, const char *name, void (*di
 	if (!err && (!base || !path))
 		err = -ENOMEM;
 	if (err) {
-		link_free(l);
+		link_free(l, call_now_ms() + TUNNEL_LEAVE_MS);
 		return err;
 	}
 	*out = (struct driver_instance){
@@ -453,11 +453,11 @@ static int bridge_start(void *state, struct call *c, const char *name, void (*di
 	return 0;
 }
 
-static void bridge_stop(void *state, const char *name, struct driver_instance *inst)
+static void bridge_stop(void *state, int64_t by_ms, const char *name, struct driver_instance *inst)
 {
 	bridge_forget_buckets(state, name);
 	if (inst->data)
-		link_free(inst->data);
+		link_free(inst->data, by_ms);
 	free(inst->target.base);
 	free(inst->target.unix_path);
 	*inst = (struct driver_instance){0};

@@ -63,10 +63,26 @@ void call_cancel(struct call *c)
 	pthread_cond_broadcast(&c->wake);
 }
 
+/* Lock held. */
+static bool is_cancelled(struct call *c)
+{
+	if (c->until_ms && call_now_ms() >= c->until_ms)
+		c->cancelled = true;
+	return c->cancelled;
+}
+
 bool call_cancelled(struct call *c)
 {
 	AUTO_UNLOCK(&c->lock);
-	return c->cancelled;
+	return is_cancelled(c);
+}
+
+void call_end_by(struct call *c, int64_t until_ms)
+{
+	AUTO_UNLOCK(&c->lock);
+	if (!c->until_ms || until_ms < c->until_ms)
+		c->until_ms = until_ms;
+	pthread_cond_broadcast(&c->wake);
 }
 
 void call_wake(struct call *c)
@@ -82,12 +98,14 @@ int call_wait(struct call *c, bool (*done)(void *arg), void *arg, int64_t deadli
 		/* What is done is done: a cancel that comes with the answer does not take it away. */
 		if (done(arg))
 			return 0;
-		if (c->cancelled)
+		if (is_cancelled(c))
 			return -EINTR;
 		if (c->never_waits)
 			return -ENOMEM;
-		if (timed_cond_wait(&c->wake, &c->lock, deadline_ms) == -ETIMEDOUT)
-			return done(arg) ? 0 : c->cancelled ? -EINTR : -ETIMEDOUT;
+		if (deadline_ms >= 0 && call_now_ms() >= deadline_ms)
+			return -ETIMEDOUT;
+		bool sooner = c->until_ms && (deadline_ms < 0 || c->until_ms < deadline_ms);
+		(void)timed_cond_wait(&c->wake, &c->lock, sooner ? c->until_ms : deadline_ms);
 	}
 }
 

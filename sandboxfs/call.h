@@ -35,6 +35,7 @@ struct call {
 	pthread_mutex_t lock;
 	pthread_cond_t wake; /* CLOCK_MONOTONIC; signalled by call_wake and call_cancel */
 	bool cancelled;      /* under lock */
+	int64_t until_ms;    /* under lock: from then on it is cancelled; 0: by call_cancel alone */
 	/* Set before the work begins, by who gives the thread: there is no other to go on meanwhile, so what would wait fails, -ENOMEM. */
 	bool never_waits;
 	int pid;            /* who asked, for the fault; 0 unknown */
@@ -46,6 +47,8 @@ void call_destroy(struct call *c);
 /* Any thread; idempotent. */
 void call_cancel(struct call *c);
 bool call_cancelled(struct call *c);
+/* Cancels it at that time (call_now_ms), if it lasts so long: one limit for all it does. Any thread, also while it waits; the earliest counts. */
+void call_end_by(struct call *c, int64_t until_ms);
 /* Wakes the waiter to look at its condition again; any thread. */
 void call_wake(struct call *c);
 /*

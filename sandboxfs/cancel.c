@@ -88,8 +88,11 @@ static bool cancel_tend(struct kept *item, int64_t now, int64_t *next)
 {
 	struct cancel *x = (struct cancel *)item;
 	struct keeper *k = item->keeper;
-	if (k->stopping && x->deadline > now + CANCEL_AT_END_MS)
-		x->deadline = now + CANCEL_AT_END_MS;
+	if (k->stopping) {
+		int64_t end = sandbox_end_by(k->sb), soon = now + CANCEL_AT_END_MS;
+		end = end < soon ? end : soon;
+		x->deadline = end < x->deadline ? end : x->deadline;
+	}
 	bool over = x->deadline <= now || (k->stopping && !sandbox_target(k->sb));
 
 	if (x->ended || over) {

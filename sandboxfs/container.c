@@ -15,6 +15,7 @@
 
 #include "cleanup.h"
 #include "driver.h"
+#include "json_make.h"
 #include "run_dir.h"
 #include "token.h"
 #include "tunnel.h"
@@ -24,7 +25,7 @@ static const char only[] = "default";
 /* The official server's word for: in no session, a fresh shell. */
 #define SESSIONLESS "__DISABLE_SESSION__"
 
-enum { SCRIPT_MS = 60000, LEAVE_MS = 5000, REPLY_MOST = 1 << 20 };
+enum { SCRIPT_MS = 60000, REPLY_MOST = 1 << 20 };
 
 struct container {
 	struct http_target target;
@@ -148,21 +149,21 @@ static int container_destroy(void *state, struct call *c, const char *name)
 
 /* --- the official server --- */
 
-/* One exchange with a JSON object (which it puts; NULL: none): 0 and its status, and *reply (new, NULL: no JSON) if that is asked for. */
+/* One exchange with a JSON object (which it puts; NULL: out of memory): 0 and its status, and *reply (new, NULL: no JSON) if that is asked for. */
 static int ask(struct container *k, struct call *c, const char *method, const char *path,
 	struct json_object *body, int64_t timeout_ms, int *http_status, struct json_object **reply)
 {
 	struct http_reply got = {.body = BUF_INIT};
-	const char *text = body ? json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN) : NULL;
+	const char *text = json_text_of(body, NULL);
 	struct http_request r = {.target = &k->bare,
 		.method = method,
 		.path = path,
-		.type = text ? "application/json" : NULL,
+		.type = "application/json",
 		.body = text,
 		.size = text ? strlen(text) : 0,
 		.timeout_ms = timeout_ms,
 		.max_reply = REPLY_MOST};
-	int err = body && !text ? -ENOMEM : http_exchange(k->http, c, &r, &got);
+	int err = !text ? -ENOMEM : http_exchange(k->http, c, &r, &got);
 	json_object_put(body);
 	buf_char(&got.body, 0);
 	if (!err && buf_error(&got.body))
@@ -190,7 +191,7 @@ static int is_official(struct container *k, struct call *c)
 
 static void add(struct json_object *o, const char *name, const char *value)
 {
-	json_object_object_add(o, name, json_object_new_string(value));
+	json_add(o, name, json_object_new_string(value));
 }
 
 static int link_run(void *arg, struct call *c, const char *script, struct buf *out, int *status)
@@ -265,7 +266,7 @@ static void link_leave(void *arg, struct call *c, const char *session)
 	int status = 0;
 	add(body, "sessionId", session);
 	/* One that stays ends with the container. */
-	(void)ask(arg, c, "POST", "/api/session/delete", body, LEAVE_MS, &status, NULL);
+	(void)ask(arg, c, "POST", "/api/session/delete", body, TUNNEL_LEAVE_MS, &status, NULL);
 }
 
 /* A sandboxd behind it: *path (new) is where it listens on this side. */
@@ -280,7 +281,7 @@ static int dig(struct container *k, struct call *c, struct tunnel **tunnel, char
 	if (!err)
 		err = tunnel_open(c, &way, &k->run, tunnel);
 	if (!err && !(*path = strdup(tunnel_socket(*tunnel)))) {
-		tunnel_close(steal(*tunnel));
+		tunnel_close(steal(*tunnel), call_now_ms() + TUNNEL_LEAVE_MS);
 		err = -ENOMEM;
 	}
 	return err;
@@ -312,7 +313,7 @@ static int container_start(void *state, struct call *c, const char *name, void (
 		path = strdup(k->target.unix_path);
 	AUTO_FREE char *token = !official && k->target.token ? strdup(k->target.token) : NULL;
 	if (!base || (k->target.unix_path && !path) || (!official && k->target.token && !token)) {
-		tunnel_close(tunnel);
+		tunnel_close(tunnel, call_now_ms() + TUNNEL_LEAVE_MS);
 		return -ENOMEM;
 	}
 	*out = (struct driver_instance){
@@ -323,11 +324,12 @@ static int container_start(void *state, struct call *c, const char *name, void (
 	return 0;
 }
 
-static void container_stop(void *state, const char *name, struct driver_instance *inst)
+static void container_stop(
+	void *state, int64_t by_ms, const char *name, struct driver_instance *inst)
 {
 	(void)state;
 	(void)name;
-	tunnel_close(inst->data);
+	tunnel_close(inst->data, by_ms);
 	free(inst->target.base);
 	free(inst->target.unix_path);
 	free(inst->target.token);

@@ -53,8 +53,11 @@ struct driver_ops {
 	 */
 	int (*start)(void *state, struct call *c, const char *name, void (*died)(void *arg), void *arg,
 		struct driver_instance *out);
-	/* Ends it and everything it started; returns when nothing is left. The instance's memory is released. */
-	void (*stop)(void *state, const char *name, struct driver_instance *inst);
+	/*
+	 * Ends it and everything it started; returns when nothing is left. The instance's memory is released. What is said to another's server is
+	 * said by by_ms (call_now_ms).
+	 */
+	void (*stop)(void *state, int64_t by_ms, const char *name, struct driver_instance *inst);
 	/* Who uses it, for status in-use, without starting: 0 free, 1 and detail filled ("pid 12, /home/u/sbx"). */
 	int (*in_use)(void *state, const char *name, char *detail, size_t size);
 	/* Where all sandboxes share the space of one disk: what it has for them. NULL, or 0 or a negative errno. */

@@ -23,6 +23,8 @@ static void order(struct http_stream *x, enum order what)
 
 	pthread_mutex_lock(&h->lock);
 	x->orders |= what;
+	if (what == ORDER_START)
+		x->number = ++h->last;
 	if (!x->queued && !x->finished) {
 		x->queued = true;
 		x->next_order = NULL;
@@ -184,6 +186,7 @@ void http_abort(struct http *h, const struct http_target *target, int err)
 		pthread_cond_wait(&h->changed, &h->lock);
 	h->abort = target;
 	h->abort_err = err;
+	h->abort_last = h->last;
 	pthread_mutex_unlock(&h->lock);
 	curl_multi_wakeup(h->multi);
 }

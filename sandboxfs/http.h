@@ -57,7 +57,7 @@ struct http_reply {
 int http_exchange(
 	struct http *h, struct call *c, const struct http_request *r, struct http_reply *out);
 
-/* Ends every exchange (not the streams) with that target, running or waiting its turn, with err. */
+/* Ends every exchange (not the streams) with that target that has begun, running or waiting its turn, with err. Does not wait for it. */
 void http_abort(struct http *h, const struct http_target *target, int err);
 
 /* A streamed answer. Callbacks run on the loop's thread, one at a time per stream, and must not block. */

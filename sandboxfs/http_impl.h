@@ -35,6 +35,7 @@ struct http_stream {
 	struct http_reply *reply;
 	size_t max_reply;
 	bool too_big;
+	size_t head;    /* loop thread: the bytes of all its headers */
 	bool head_done; /* loop thread: the line after the last header has come */
 
 	/* a stream */
@@ -45,10 +46,11 @@ struct http_stream {
 
 	/* under http.lock */
 	unsigned orders;
-	bool queued;   /* is in the list of orders */
-	bool finished; /* no order is taken any more */
-	bool done;     /* the loop will not touch it again (of an exchange: under its call's lock) */
-	int result;    /* likewise */
+	uint64_t number; /* in the order of their starts */
+	bool queued;     /* is in the list of orders */
+	bool finished;   /* no order is taken any more */
+	bool done;       /* the loop will not touch it again (of an exchange: under its call's lock) */
+	int result;      /* likewise */
 	struct http_stream *next_order;
 	/* loop thread: all running or waiting transfers */
 	struct http_stream *next, *prev;
@@ -60,8 +62,10 @@ struct http {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a stream is done */
 	struct http_stream *orders, **orders_tail;
-	const struct http_target *abort; /* exchanges with it are to end */
+	const struct http_target *abort; /* exchanges with it up to abort_last are to end */
 	int abort_err;
+	uint64_t abort_last;
+	uint64_t last; /* number */
 	bool stop;
 	uint64_t requests, sent, received;
 

@@ -10,7 +10,7 @@
 #include "http_impl.h"
 #include "log.h"
 
-enum { SLOWEST_PER_MS = 4, TICK_MS = 200 };
+enum { SLOWEST_PER_MS = 4, TICK_MS = 200, HEAD_MOST = 256 << 10 };
 
 static int error_of(const struct http_stream *x, CURLcode code)
 {
@@ -53,12 +53,20 @@ static void tell_status(struct http_stream *x)
 		x->events->on_status(x->arg, (int)status);
 }
 
-/* To curl an answer that ends among its headers is one without a body: the head must have come to its own end. */
+/*
+ * To curl an answer that ends among its headers is one without a body: the head must have come to its own end. And it keeps headers as long
+ * as they come.
+ */
 static size_t on_header(char *p, size_t one, size_t n, void *arg)
 {
 	struct http_stream *x = arg;
 
 	(void)one;
+	x->head += n;
+	if (x->head > HEAD_MOST) {
+		x->too_big = true;
+		return 0;
+	}
 	x->head_done =
 		n <= 2 && (p[0] == '\r' || p[0] == '\n'); /* that of a 1xx is followed by another */
 	return n;
@@ -397,17 +405,19 @@ static void end_aborted(struct http *h)
 {
 	const struct http_target *target;
 	struct http_stream *x, *next;
+	uint64_t last;
 	int err;
 
 	pthread_mutex_lock(&h->lock);
 	target = h->abort;
 	err = h->abort_err;
+	last = h->abort_last;
 	h->abort = NULL;
 	pthread_cond_broadcast(&h->changed);
 	pthread_mutex_unlock(&h->lock);
 	for (x = target ? h->active : NULL; x; x = next) {
 		next = x->next;
-		if (x->call && x->target == target)
+		if (x->call && x->target == target && x->number <= last)
 			finish(h, x, err);
 	}
 }

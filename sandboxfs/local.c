@@ -539,9 +539,10 @@ static int local_start(void *state, struct call *c, const char *name, void (*die
 	return 0;
 }
 
-static void local_stop(void *state, const char *name, struct driver_instance *inst)
+static void local_stop(void *state, int64_t by_ms, const char *name, struct driver_instance *inst)
 {
 	struct local *l = state;
+	(void)by_ms; /* nobody is asked */
 	(void)name;
 	struct box *b = inst->data;
 	if (b) {

@@ -89,45 +89,14 @@ static bool drain_one(struct sandbox *sb, void *arg)
 	return true;
 }
 
-struct drain {
-	struct call call;
-	int64_t limit_ms;
-	bool done;
-};
-
-static bool is_drained(void *arg)
-{
-	return ((struct drain *)arg)->done;
-}
-
-/* Ends the drain when its time is up. */
-static void *drain_limit(void *arg)
-{
-	struct drain *d = arg;
-
-	if (call_wait(&d->call, is_drained, d, call_now_ms() + d->limit_ms) == -ETIMEDOUT)
-		call_cancel(&d->call);
-	return NULL;
-}
-
 static void drain(struct program *p)
 {
-	struct drain d = {.limit_ms = p->options.drain_ms};
-	pthread_t limit;
+	struct call c;
 
-	call_init(&d.call, 0);
-	bool limited = pthread_create(&limit, NULL, drain_limit, &d) == 0;
-	if (!limited)
-		log_error(
-			"drain= has no thread to end it: each sandbox has timeout= to take what is unsent");
-	server_each(p->server, drain_one, &d.call);
-	pthread_mutex_lock(&d.call.lock);
-	d.done = true;
-	pthread_cond_broadcast(&d.call.wake);
-	pthread_mutex_unlock(&d.call.lock);
-	if (limited)
-		pthread_join(limit, NULL);
-	call_destroy(&d.call);
+	call_init(&c, 0);
+	call_end_by(&c, call_now_ms() + p->options.drain_ms);
+	server_each(p->server, drain_one, &c);
+	call_destroy(&c);
 }
 
 static void *signal_thread(void *arg)

@@ -33,7 +33,6 @@ void run_free(struct run *r)
 /* Asks the sandbox to end it, and waits for the answer: the keeper's thread may be gone already. */
 static void run_stop_now(struct run *r, int64_t until_ms)
 {
-	int64_t left = until_ms - call_now_ms();
 	struct sandbox *sb = r->table->sb;
 	const struct http_target *target = sandbox_target(sb);
 	AUTO_BUF path = BUF_INIT;
@@ -44,6 +43,7 @@ static void run_stop_now(struct run *r, int64_t until_ms)
 	if (!target || buf_error(&path))
 		return;
 	call_init(&c, 0);
+	call_end_by(&c, until_ms);
 	struct http_request q = {
 		.target = target,
 		.method = "POST",
@@ -51,10 +51,11 @@ static void run_stop_now(struct run *r, int64_t until_ms)
 		.type = "application/json",
 		.body = "{\"cancel\":true}",
 		.size = strlen("{\"cancel\":true}"),
-		.timeout_ms = left,
+		.timeout_ms = -1,
+		.max_reply = 64 << 10,
 	};
-	int err =
-		left <= 0 ? -ETIMEDOUT : http_exchange(server_http(sandbox_server(sb)), &c, &q, &reply);
+	int err = call_cancelled(&c) ? -ETIMEDOUT
+								 : http_exchange(server_http(sandbox_server(sb)), &c, &q, &reply);
 	if (err)
 		log_info("%s: run %llu could not be ended: %s", sandbox_name(sb),
 			(unsigned long long)r->number, strerror(-err));

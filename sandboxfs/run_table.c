@@ -152,8 +152,10 @@ void run_table_prune(struct run_table *t)
 void run_table_close(struct run_table *t)
 {
 	int64_t until = call_now_ms() + RUN_STOP_MS; /* for all together: a dead server answers none */
+	int64_t end_by = sandbox_end_by(t->sb);
 	uint64_t after = 0;
 
+	until = until < end_by ? until : end_by;
 	for (;;) {
 		struct run *found = NULL;
 

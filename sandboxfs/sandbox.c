@@ -13,7 +13,7 @@
 #include "log.h"
 #include "sandbox_impl.h"
 
-enum { FRESH_MS = 10000 };
+enum { FRESH_MS = 10000, GOODBYE_MS = 4000, LAST_WORD_MS = 1000 };
 
 const char *sandbox_state_word(enum sandbox_state s)
 {
@@ -78,6 +78,19 @@ const char *sandbox_name(const struct sandbox *sb)
 struct server *sandbox_server(struct sandbox *sb)
 {
 	return sb->server;
+}
+
+int64_t sandbox_end_by(struct sandbox *sb)
+{
+	struct server *s = sb->server;
+	AUTO_UNLOCK(&s->lock);
+	return s->end_by_ms ? s->end_by_ms : call_now_ms() + GOODBYE_MS;
+}
+
+/* The driver's word comes last, and must not find all the time used up. */
+int64_t sandbox_stop_by(struct sandbox *sb)
+{
+	return sandbox_end_by(sb) + LAST_WORD_MS;
 }
 
 const struct options *sandbox_options(struct sandbox *sb)
@@ -221,7 +234,7 @@ static int do_start(struct sandbox *sb, struct call *c)
 	pthread_mutex_unlock(&sb->lock);
 	if (stop_old) {
 		http_abort(s->http, &sb->targets->target, -ECONNRESET);
-		s->driver->stop(s->driver_state, sb->name, &sb->instance);
+		s->driver->stop(s->driver_state, sandbox_stop_by(sb), sb->name, &sb->instance);
 	}
 	err = s->driver->start(s->driver_state, c, sb->name, on_died, sb, &fresh);
 	if (err)
@@ -230,7 +243,7 @@ static int do_start(struct sandbox *sb, struct call *c)
 	if (!err)
 		err = wait_for_answer(sb, c, &sb->targets->target);
 	if (err) {
-		s->driver->stop(s->driver_state, sb->name, &fresh);
+		s->driver->stop(s->driver_state, sandbox_stop_by(sb), sb->name, &fresh);
 		return err;
 	}
 	pthread_mutex_lock(&sb->lock);
@@ -570,7 +583,10 @@ void sandbox_release_attachments(struct sandbox *sb)
 	sb->closed = true;
 	a = sb->attachments;
 	sb->attachments = NULL;
+	const struct http_target *target = sb->started ? &sb->targets->target : NULL;
 	pthread_mutex_unlock(&sb->lock);
+	if (target) /* what still asks it is none of ours, and threads that are joined here wait for the answer */
+		http_abort(sb->server->http, target, -ESTALE);
 	void *files = sandbox_files(sb);
 	if (files)
 		sb->files_ops->end(files);
@@ -600,6 +616,6 @@ void sandbox_stop(struct sandbox *sb)
 	call_destroy(&c);
 	if (started) {
 		http_abort(s->http, &sb->targets->target, -ESTALE);
-		s->driver->stop(s->driver_state, sb->name, &sb->instance);
+		s->driver->stop(s->driver_state, sandbox_stop_by(sb), sb->name, &sb->instance);
 	}
 }

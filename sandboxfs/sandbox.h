@@ -102,6 +102,12 @@ int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const
 void sandbox_note_heard(struct sandbox *sb);
 void sandbox_note_unheard(struct sandbox *sb, int64_t since_ms, int err);
 
+/*
+ * By when (call_now_ms) all is to be said to its server that the end of something takes: 4 s from now, or, once the mount ends, one time
+ * for all that is said to all sandboxes, so that no server can hold the mount up.
+ */
+int64_t sandbox_end_by(struct sandbox *sb);
+
 /* Everything written under workspace/ before now is in the sandbox when it returns 0; else the errno of the file that could not be sent, with a fault. */
 int sandbox_barrier(struct sandbox *sb, struct call *c);
 /* Nothing cached before now is served unless it was checked again. Returns when the kernel was told. */

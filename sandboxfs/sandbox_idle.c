@@ -41,7 +41,7 @@ void sandbox_rest(struct sandbox *sb)
 	/* Who comes now waits as for a start, and then starts it. */
 	sb->starting = true;
 	pthread_mutex_unlock(&sb->lock);
-	s->driver->stop(s->driver_state, sb->name, &sb->instance);
+	s->driver->stop(s->driver_state, sandbox_stop_by(sb), sb->name, &sb->instance);
 	AUTO_UNLOCK(&sb->lock);
 	sb->starting = sb->started = false;
 	sandbox_set_state(sb, SANDBOX_UNKNOWN,

@@ -78,6 +78,7 @@ struct server {
 	bool end_due;        /* a destroyed one has attachments_due */
 	bool stop;
 	struct call stopping; /* cancelled at the end: ends background starts and probes */
+	int64_t end_by_ms;    /* of sandbox_end_by; 0: the mount does not end */
 	pthread_t prober;
 	bool has_prober;
 };
@@ -89,6 +90,8 @@ void sandbox_stop(struct sandbox *sb);
 void sandbox_stop_attachments(struct sandbox *sb);
 /* Frees what the rooms above attached; none of them is at work any more. */
 void sandbox_release_attachments(struct sandbox *sb);
+/* By when the driver's stop is to be over: sandbox_end_by, and a second for itself. */
+int64_t sandbox_stop_by(struct sandbox *sb);
 /* Starts it, or waits for who starts it. */
 int sandbox_start(struct sandbox *sb, struct call *c);
 /* Lets go of one that nobody uses. */

@@ -1,5 +1,5 @@
 /*
- * The server of a mount: its sandboxes by name, their birth and end. See sandbox.h.
+ * The server of a mount: its sandboxes by name, their birth and end. See sandbox.h; the end of the mount is server_end.c's.
  *
  * Owns the list of sandboxes, the threads that start sandboxes in the background (mkdir answers before its sandbox runs) and the
  * prober, which asks unreachable sandboxes every second whether they are back, and ends what is left of destroyed ones.
@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "json_make.h"
 #include "log.h"
 #include "sandbox_impl.h"
 #include "timed.h"
@@ -232,15 +233,10 @@ static int count_entries(struct sandbox *sb, struct call *c, size_t *count)
 	struct json_object *reply = NULL, *files;
 	int err;
 
-	if (!body || !options) {
-		json_object_put(body);
-		json_object_put(options);
-		return -ENOMEM;
-	}
-	json_object_object_add(options, "includeHidden", json_object_new_boolean(true));
-	json_object_object_add(body, "path", json_object_new_string("/workspace"));
-	json_object_object_add(body, "options", options);
-	err = sandbox_api(sb, c, "POST", "/api/list-files", body, &reply);
+	bool ok = json_add(options, "includeHidden", json_object_new_boolean(true));
+	ok = json_add(body, "options", options) && ok;
+	ok = ok && json_add(body, "path", json_object_new_string("/workspace"));
+	err = ok ? sandbox_api(sb, c, "POST", "/api/list-files", body, &reply) : -ENOMEM;
 	json_object_put(body);
 	if (err)
 		return err;
@@ -482,70 +478,6 @@ int server_new(const struct options *o, struct http *h, struct call *c, struct s
 	}
 	*out = s;
 	return 0;
-}
-
-static void cancel_start(struct sandbox *sb)
-{
-	pthread_mutex_lock(&sb->lock);
-	sb->closed = true;
-	if (sb->starter)
-		call_cancel(sb->starter);
-	waitq_wake(&sb->changed);
-	pthread_mutex_unlock(&sb->lock);
-}
-
-static void end_list(struct sandbox *list)
-{
-	for (struct sandbox *sb = list; sb; sb = sb->next) {
-		sandbox_release_attachments(sb);
-		sandbox_stop(sb);
-	}
-}
-
-static void put_list(struct sandbox *list)
-{
-	struct sandbox *next;
-
-	for (struct sandbox *sb = list; sb; sb = next) {
-		next = sb->next;
-		sandbox_put(sb);
-	}
-}
-
-void server_end_sandboxes(struct server *s)
-{
-	pthread_mutex_lock(&s->lock);
-	s->stop = true;
-	for (struct sandbox *sb = s->sandboxes; sb; sb = sb->next)
-		cancel_start(sb);
-	pthread_cond_broadcast(&s->changed);
-	pthread_mutex_unlock(&s->lock);
-	call_cancel(&s->stopping);
-	if (s->has_prober)
-		pthread_join(s->prober, NULL);
-	s->has_prober = false;
-	pthread_mutex_lock(&s->lock);
-	while (s->background)
-		pthread_cond_wait(&s->changed, &s->lock);
-	pthread_mutex_unlock(&s->lock);
-	end_list(s->sandboxes);
-	end_list(s->destroyed);
-}
-
-void server_free(struct server *s)
-{
-	if (!s)
-		return;
-	server_end_sandboxes(s);
-	put_list(s->sandboxes);
-	put_list(s->destroyed);
-	if (s->driver_state)
-		s->driver->close(s->driver_state);
-	fault_clear(&s->fault);
-	call_destroy(&s->stopping);
-	pthread_cond_destroy(&s->changed);
-	pthread_mutex_destroy(&s->lock);
-	free(s);
 }
 
 /* --- what is said of it --- */

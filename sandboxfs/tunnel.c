@@ -40,6 +40,9 @@ struct tunnel {
 	int listener;
 	char *socket;
 	_Atomic unsigned wires; /* made and broken; odd: there is one */
+	pthread_mutex_t lock;   /* of the two that follow */
+	struct call *leaving;   /* who says goodbye; NULL: nobody */
+	int64_t leave_by_ms;    /* from tunnel_close on; 0: before it */
 	/* The thread's, and before it the opener's: */
 	char *attach; /* the program in the sandbox; NULL: to be looked for */
 	char session[SESSION];
@@ -65,7 +68,14 @@ static void forget(struct tunnel *t, char *session)
 		return;
 	/* Not the thread's: it may be cancelled, and the server's terminals are to be ended all the same. */
 	call_init(&c, 0);
+	pthread_mutex_lock(&t->lock);
+	t->leaving = &c;
+	call_end_by(&c, t->leave_by_ms ? t->leave_by_ms : call_now_ms() + TUNNEL_LEAVE_MS);
+	pthread_mutex_unlock(&t->lock);
 	t->way.leave(t->way.arg, &c, session);
+	pthread_mutex_lock(&t->lock);
+	t->leaving = NULL;
+	pthread_mutex_unlock(&t->lock);
 	call_destroy(&c);
 	session[0] = 0;
 }
@@ -257,6 +267,7 @@ static void tunnel_free(struct tunnel *t)
 	if (t->stop >= 0)
 		close(t->stop);
 	call_destroy(&t->call);
+	pthread_mutex_destroy(&t->lock);
 	free(t->socket);
 	free(t->attach);
 	free(t);
@@ -271,6 +282,7 @@ int tunnel_open(
 	t->way = *way;
 	t->listener = -1;
 	call_init(&t->call, 0);
+	pthread_mutex_init(&t->lock, NULL);
 	atomic_init(&t->wires, 1);
 	t->stop = eventfd(0, EFD_CLOEXEC);
 	int err = t->stop < 0 ? -errno : run_dir_listen(dir, c, &t->socket, &t->listener);
@@ -304,11 +316,16 @@ const char *tunnel_socket(const struct tunnel *t)
 	return t->socket;
 }
 
-void tunnel_close(struct tunnel *t)
+void tunnel_close(struct tunnel *t, int64_t by_ms)
 {
 	const uint64_t one = 1;
 	if (!t)
 		return;
+	pthread_mutex_lock(&t->lock);
+	t->leave_by_ms = by_ms;
+	if (t->leaving)
+		call_end_by(t->leaving, by_ms);
+	pthread_mutex_unlock(&t->lock);
 	call_cancel(&t->call);
 	(void)!write(t->stop, &one, sizeof one); /* a fresh eventfd has room for a 1 */
 	pthread_join(t->thread, NULL);

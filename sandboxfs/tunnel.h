@@ -17,6 +17,9 @@
 
 struct tunnel;
 
+/* So long a terminal is said goodbye to; an answer that drips is cut off then, too. */
+enum { TUNNEL_LEAVE_MS = 5000 };
+
 /* How a kind of server is gone through. Called by one thread at a time. */
 struct tunnel_way {
 	const struct http_target *target; /* of the server; borrowed for the life of the tunnel */
@@ -35,7 +38,7 @@ int tunnel_open(
 const char *tunnel_socket(const struct tunnel *t);
 /* How often its wire was made or broke: odd while there is one, another number when another may answer. Never waits. */
 unsigned tunnel_wires(const struct tunnel *t);
-/* Breaks what is open, ends the thread, removes the socket. NULL is allowed. */
-void tunnel_close(struct tunnel *t);
+/* Breaks what is open, says goodbye to the terminal by by_ms (call_now_ms), ends the thread, removes the socket. NULL is allowed. */
+void tunnel_close(struct tunnel *t, int64_t by_ms);
 
 #endif

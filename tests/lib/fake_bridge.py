@@ -9,6 +9,8 @@
 #   file NAME [CHUNK]       the bytes of DIR/NAME and the end; with CHUNK that again and again instead of an end
 #   exec TEXT               200 and TEXT (with \n) as the answer's events
 #   hang                    nothing at all
+#   drip SIZE               200, and SIZE bytes ten times a second, without end
+#   head                    200, and lines of a head without end
 #   ws KIND                 a WebSocket that says: nothing, bytes or words (without end), pings (likewise)
 #
 # and without one it passes what comes, both ways. SIGUSR1 cuts every connection; while DIR/down is there each new one is cut as well.
@@ -21,6 +23,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 PORT, DIR = int(sys.argv[1]), sys.argv[2]
 lock = threading.Lock()
@@ -151,6 +154,14 @@ def serve(s):
             s.sendall(f.read())
         if len(action) > 2:
             without_end(s, action[2].encode() * 10000)
+    elif action[0] == "drip":
+        s.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while True:
+            s.sendall(b"x" * int(action[1]))
+            time.sleep(0.1)
+    elif action[0] == "head":
+        s.sendall(b"HTTP/1.1 200 OK\r\n")
+        without_end(s, (b"X-%09d: " % 1 + b"y" * 1000 + b"\r\n") * 64)
     elif action[0] == "ws":
         websocket(s, head, action[1])
     else:

@@ -305,6 +305,8 @@ no_container() { [ "$(containers)" = 0 ]; }
 	rules '-1 .*/exec file endless event:~stdout'
 	in_it
 	first_use_fails 30 'Protocol error' 'without end'
+	rules '-1 .*/exec head'
+	first_use_fails 30 'Protocol error' 'without end'
 	rules '-1 .*/exec file ssh'
 	first_use_fails 30 'Protocol error' 'no HTTP'
 	rules '-1 .*/exec hang'
@@ -443,6 +445,32 @@ bridge_direct() {
 	kill -USR1 $front_pid
 	within 30 "$sandboxfs" -u "$MNT" || within 30 "$sandboxfs" -u --kill "$MNT"
 	not is_mounted
+}
+
+# What a mount of four sandboxes asks at its end is answered by this ACTION; its end takes no longer for it.
+end_in_time() { # ACTION
+	local i
+	for i in 1 2 3 4; do
+		in_it
+		ls "$W" >/dev/null
+		echo web >"$C/ports/8080"
+	done
+	: >"$T/fake/requests"
+	rules "-1 DELETE~ $1"
+	within 8 "$sandboxfs" -u "$MNT"
+	not is_mounted
+	[ "$(grep -c '^DELETE .*/session/' "$T/fake/requests")" = 4 ] # each was said goodbye to
+	no_rules
+}
+
+@test "umount of many sandboxes while the server drips its answers, or gives none, takes as long as that of one" {
+	local expose='-1 POST~.*/expose status 200 {"url":"https://8080.example.org/"}' action
+	front
+	for action in 'drip 1000' hang; do
+		mount_it -o preview-host=example.org
+		rules "$expose"
+		end_in_time "$action"
+	done
 }
 
 # --- the container is lost ---

@@ -106,6 +106,42 @@ static void test_a_deadline_ends_a_wait(void **state)
 	waiter_end(&w);
 }
 
+static void test_a_limit_cancels_whatever_it_waits_for(void **state)
+{
+	(void)state;
+	struct waiter w;
+	pthread_t t;
+	waiter_init(&w);
+	int64_t begin = call_now_ms();
+	call_end_by(&w.call, begin + 30);
+	call_end_by(&w.call, begin + 60000); /* the earliest counts */
+	assert_false(call_cancelled(&w.call));
+	wait_for_it(&w);
+	assert_int_equal(w.result, -EINTR);
+	assert_true(call_now_ms() >= begin + 30);
+	assert_true(call_cancelled(&w.call));
+	waiter_end(&w);
+
+	/* a deadline of the wait's own goes first */
+	waiter_init(&w);
+	call_end_by(&w.call, call_now_ms() + 60000);
+	w.deadline = call_now_ms() + 10;
+	wait_for_it(&w);
+	assert_int_equal(w.result, -ETIMEDOUT);
+	waiter_end(&w);
+
+	/* while it waits */
+	waiter_init(&w);
+	assert_int_equal(pthread_create(&t, NULL, wait_for_it, &w), 0);
+	call_end_by(&w.call, call_now_ms() + 20);
+	pthread_join(t, NULL);
+	assert_int_equal(w.result, -EINTR);
+	w.done = true;
+	wait_for_it(&w);
+	assert_int_equal(w.result, 0);
+	waiter_end(&w);
+}
+
 static void test_the_first_fault_stays(void **state)
 {
 	(void)state;
@@ -216,6 +252,7 @@ int main(void)
 		cmocka_unit_test(test_a_wait_ends_when_it_is_done),
 		cmocka_unit_test(test_a_cancel_ends_a_wait),
 		cmocka_unit_test(test_a_deadline_ends_a_wait),
+		cmocka_unit_test(test_a_limit_cancels_whatever_it_waits_for),
 		cmocka_unit_test(test_the_first_fault_stays),
 		cmocka_unit_test(test_the_log_keeps_the_newest_thousand_lines),
 		cmocka_unit_test(test_a_line_stays_one_harmless_bounded_line),

@@ -268,7 +268,7 @@ static void life(void **state)
 	assert_non_null(strstr(p->call.fault.message, "in use by pid"));
 	assert_int_equal(local_driver.destroy(p->state, NULL, "box"), -EBUSY);
 	int64_t since = call_now_ms();
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	assert_true(status_ms(since) < 2000);
 	assert_int_equal(sem_trywait(&p->died), -1); /* stopped, not died */
 	assert_int_equal(sh(p, "test -s $PLACE/data/box/workspace/made"), 0);
@@ -277,7 +277,7 @@ static void life(void **state)
 	must_start(p, "box", &a); /* again, at once */
 	assert_int_equal(
 		sh(p, "test ! -e $PLACE/data/box/spool/old -a -s $PLACE/data/box/workspace/made"), 0);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	assert_int_equal(local_driver.destroy(p->state, NULL, "box"), 0);
 	assert_int_equal(sh(p, "test -z \"$(ls -A $PLACE/data)\""), 0);
 }
@@ -294,7 +294,7 @@ static void deaf(void **state) /* it does not end at SIGTERM: the kernel ends it
 		0);
 	must_start(p, "box", &a);
 	int64_t since = call_now_ms();
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	assert_true(status_ms(since) < 2500);
 }
 
@@ -309,10 +309,10 @@ static void died(void **state)
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += 5;
 	assert_int_equal(sem_timedwait(&p->died, &until), 0);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	assert_int_equal(sem_trywait(&p->died), -1); /* once */
 	must_start(p, "box", &a);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 }
 
 /* Only bubblewrap is killed: the sandbox ends with it, and no later than stop does another find its workspace in use. */
@@ -329,9 +329,9 @@ static void bubblewrap_killed(void **state)
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += 5;
 	assert_int_equal(sem_timedwait(&p->died, &until), 0);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	must_start(p, "box", &a);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 }
 
 static void early_end(void **state) /* its last line is the sentence */
@@ -383,7 +383,7 @@ static void removal(void **state) /* links are removed and not followed, closed 
 	struct driver_instance a;
 	assert_int_equal(local_driver.create(p->state, NULL, "box"), 0);
 	must_start(p, "box", &a);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	assert_int_equal(
 		sh(p, "cd $PLACE/data/box/workspace && mkdir -p $PLACE/victim shut/in && "
 			  "touch $PLACE/victim/kept shut/in/f && chmod 777 $PLACE/victim && "
@@ -425,7 +425,7 @@ static void killed(void **state)
 	must_start(p, "box", &a); /* without waiting for its end */
 	waitpid(pid, NULL, 0);
 	assert_int_equal(local_driver.in_use(p->state, "box", detail, sizeof detail), 0);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	assert_int_equal(access(path, F_OK), 0);
 	struct call c;
 	void *next;
@@ -456,7 +456,7 @@ static void killed_while_starting(void **state)
 	}
 	struct driver_instance a;
 	must_start(p, "box", &a);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 	struct call c;
 	void *next;
 	call_init(&c, 0);
@@ -495,13 +495,13 @@ static void cancelled(void **state) /* at any moment of a start: nothing stays *
 		pthread_join(t, NULL);
 		assert_true(err == 0 || err == -EINTR);
 		if (!err)
-			local_driver.stop(p->state, "box", &a);
+			local_driver.stop(p->state, 0, "box", &a);
 		call_destroy(&c);
 		assert_true(no_child_left());
 	}
 	struct driver_instance a;
 	must_start(p, "box", &a);
-	local_driver.stop(p->state, "box", &a);
+	local_driver.stop(p->state, 0, "box", &a);
 }
 
 static void again_and_again(void **state) /* rmdir X, mkdir X: never the old files */
@@ -513,7 +513,7 @@ static void again_and_again(void **state) /* rmdir X, mkdir X: never the old fil
 		must_start(p, "x", &a);
 		assert_int_equal(sh(p, "test ! -e $PLACE/data/x/workspace/made"), 0);
 		assert_true(ask(&a, "WRITE ") > 0);
-		local_driver.stop(p->state, "x", &a);
+		local_driver.stop(p->state, 0, "x", &a);
 		assert_int_equal(local_driver.destroy(p->state, NULL, "x"), 0);
 	}
 }
@@ -533,7 +533,7 @@ static void *start_stop(void *arg)
 		call_init(&c, 0);
 		q->err = local_driver.start(q->p->state, &c, q->name, on_died, q->p, &a);
 		if (!q->err)
-			local_driver.stop(q->p->state, q->name, &a);
+			local_driver.stop(q->p->state, 0, q->name, &a);
 		call_destroy(&c);
 	}
 	return NULL;
@@ -583,7 +583,7 @@ static void *make_and_remove(void *arg)
 		r->started++;
 		if (ask(&a, "WRITE ") <= 0)
 			r->wrong = 2;
-		local_driver.stop(state, "x", &a);
+		local_driver.stop(state, 0, "x", &a);
 		err = local_driver.destroy(state, &c, "x");
 		if (err && err != -EBUSY && err != -ENOENT)
 			r->wrong = err;

@@ -200,11 +200,17 @@ start() {
 # One mount has many sandboxes: of an official container's server it has one.
 many() { [[ $SERVER == @(local|bridge) ]]; }
 is_mounted() { awk -v m="${1:-$MNT}" '$2 == m { f = 1 } END { exit !f }' /proc/mounts; }
-unmount() { within 60 "$sandboxfs" -u "$@" "$MNT"; }
+unmount() {
+	settle
+	within 60 "$sandboxfs" -u "$@" "$MNT"
+}
+# mkdir begins to start a sandbox; a bridge may give it another container for another first request beside that, as the next mount's.
+settle() {
+	[ "$SERVER" != bridge ] || [ "$url" != "$BRIDGE_URL/v1" ] || [ -n "$(api_socket)" ] ||
+		timeout 30 ls "${W:-}" >/dev/null 2>&1 || :
+}
 # Unmounts and mounts the same again.
 remount() {
-	# the sandbox that mkdir began to start may be given another container by the next mount's first request
-	[ "$SERVER" != bridge ] || ls "$W" >/dev/null
 	unmount
 	mount_it "$@"
 }

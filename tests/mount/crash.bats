@@ -1,6 +1,11 @@
 # The program dies or is ended: the same command works again at once, nothing stays behind, no file is lost (rows 14 and 25).
 load ../lib/harness
 
+setup() {
+	private_directory
+	start
+	settle # what kills the program leaves no start half done
+}
 sandbox_processes() { test_processes; }
 
 @test "kill -9 of the program: the same mount command works again at once (row 14)" {

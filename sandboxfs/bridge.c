@@ -120,13 +120,20 @@ int bridge_ask(const struct bridge *b, struct call *c, const char *method, const
 		return call_fault(c, EPROTO, NULL, "%s: an answer without end", b->target.base);
 	if (err == -ETIMEDOUT)
 		return call_fault(c, ETIMEDOUT, NULL, "%s: no answer within %lld s", b->target.base,
-			(long long)timeout_ms / 1000);
+			(long long)(timeout_ms + 999) / 1000);
 	return err;
 }
 
 /* --- what the carrier asks for --- */
 
-static int link_run(void *arg, struct call *c, const char *script, struct buf *out, int *status)
+static int64_t time_left(int64_t deadline)
+{
+	int64_t left = deadline - call_now_ms();
+	return left < 0 ? 0 : left < REQUEST_MS ? left : REQUEST_MS;
+}
+
+static int link_run(
+	void *arg, struct call *c, int64_t deadline, const char *script, struct buf *out, int *status)
 {
 	const struct link *l = arg;
 	struct http_reply reply = {.body = BUF_INIT};
@@ -139,7 +146,7 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 	json_add(body, "timeout_ms", json_object_new_int(SCRIPT_MS));
 	const char *text = json_text_of(body, NULL);
 	int err = text ? bridge_ask(l->bridge, c, "POST", l->name, "/exec", "application/json", text,
-						 strlen(text), REQUEST_MS, &reply)
+						 strlen(text), time_left(deadline), &reply)
 				   : -ENOMEM;
 	json_object_put(body);
 	if (!err && reply.status != 200)
@@ -159,7 +166,8 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 }
 
 /* The bridge writes below /workspace alone; the name is gone as soon as the file has been unpacked. Tried again it goes over what was left. */
-static int link_put(void *arg, struct call *c, const void *p, size_t size, char **path)
+static int link_put(
+	void *arg, struct call *c, int64_t deadline, const void *p, size_t size, char **path)
 {
 	const struct link *l = arg;
 	struct http_reply reply = {.body = BUF_INIT};
@@ -170,7 +178,7 @@ static int link_put(void *arg, struct call *c, const void *p, size_t size, char 
 	if (buf_error(&name) || buf_error(&route))
 		return -ENOMEM;
 	int err = bridge_ask(l->bridge, c, "PUT", l->name, route.data, "application/octet-stream", p,
-		size, REQUEST_MS, &reply);
+		size, time_left(deadline), &reply);
 	if (!err && reply.status != 200)
 		err = bridge_refused(l->bridge, c, l->name, reply.status, &reply.body);
 	buf_release(&reply.body);
@@ -417,6 +425,7 @@ static int link_open(struct link *l, struct call *c)
 		.terminal = link_terminal,
 		.leave = link_leave,
 		.carrier = {link_run, link_put, l},
+		.start_ms = l->bridge->options->start_ms,
 		.arg = l};
 	return tunnel_open(c, &way, &l->bridge->run, &l->tunnel);
 }

@@ -114,7 +114,7 @@ static void read_programs(void)
 /* --- the sandbox --- */
 
 /* One line for the machine, one for each of our programs that is there. */
-static int look(const struct carrier *k, struct call *c, struct buf *answer)
+static int look(const struct carrier *k, struct call *c, int64_t deadline, struct buf *answer)
 {
 	AUTO_BUF script = BUF_INIT;
 	int status;
@@ -127,7 +127,7 @@ static int look(const struct carrier *k, struct call *c, struct buf *answer)
 	buf_str(&script, "; true");
 	if (buf_error(&script))
 		return -ENOMEM;
-	int err = k->run(k->arg, c, script.data, answer, &status);
+	int err = k->run(k->arg, c, deadline, script.data, answer, &status);
 	buf_char(answer, 0);
 	return err ? err : buf_error(answer);
 }
@@ -170,7 +170,8 @@ static int install_script(struct buf *out, const struct program *p, const char *
 	return buf_error(out);
 }
 
-static int install(const struct carrier *k, struct call *c, const struct program *p)
+static int install(
+	const struct carrier *k, struct call *c, int64_t deadline, const struct program *p)
 {
 	static const char *const why[] = {"", "no directory can be made in /tmp", "/tmp is full",
 		"what arrived is not what was sent, or there is no sha256sum",
@@ -181,11 +182,11 @@ static int install(const struct carrier *k, struct call *c, const struct program
 	AUTO_BUF said = BUF_INIT;
 	AUTO_FREE char *packed = NULL;
 	int status = 0;
-	int err = k->put(k->arg, c, p->packed.data, p->packed.size, &packed);
+	int err = k->put(k->arg, c, deadline, p->packed.data, p->packed.size, &packed);
 	if (!err)
 		err = install_script(&script, p, packed);
 	if (!err)
-		err = k->run(k->arg, c, script.data, &said, &status);
+		err = k->run(k->arg, c, deadline, script.data, &said, &status);
 	if (err || !status)
 		return err;
 	/* Two first requests at once may each start a container; one of them is gone to from then on. */
@@ -199,11 +200,11 @@ static int install(const struct carrier *k, struct call *c, const struct program
 		c, ENOTSUP, NULL, "sandboxd cannot be brought into the sandbox: %s", why[status]);
 }
 
-int carry_in(const struct carrier *k, struct call *c, char **attach)
+int carry_in(const struct carrier *k, struct call *c, int64_t deadline, char **attach)
 {
 	AUTO_BUF answer = BUF_INIT;
 	pthread_once(&programs_once, read_programs);
-	int err = look(k, c, &answer);
+	int err = look(k, c, deadline, &answer);
 	if (err)
 		return err;
 	if (answer.size > ANSWER_MOST)
@@ -214,7 +215,7 @@ int carry_in(const struct carrier *k, struct call *c, char **attach)
 	AUTO_BUF path = BUF_INIT;
 	buf_printf(&path, "%.*s\n", HASH_SHOWN, p->hash);
 	if (!buf_error(&path) && !strstr(answer.data, path.data))
-		err = install(k, c, p);
+		err = install(k, c, deadline, p);
 	if (err)
 		return err;
 	buf_clear(&path);

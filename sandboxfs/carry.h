@@ -16,10 +16,15 @@
 #define CARRY_REFUSAL "\x1eSANDBOXFS-ERR "
 
 struct carrier {
-	/* Runs script with sh in the sandbox: 0, its output and its exit code; or an error with a fault, when its end is not known. */
-	int (*run)(void *arg, struct call *c, const char *script, struct buf *out, int *status);
-	/* Puts bytes into a new file of the sandbox: 0 and *path new (plain ASCII, no quotes); or an error with a fault. */
-	int (*put)(void *arg, struct call *c, const void *p, size_t size, char **path);
+	/*
+	 * Runs script with sh in the sandbox: 0, its output and its exit code; or an error with a fault, when its end is not known. No longer
+	 * than until deadline (call_now_ms).
+	 */
+	int (*run)(void *arg, struct call *c, int64_t deadline, const char *script, struct buf *out,
+		int *status);
+	/* Puts bytes into a new file of the sandbox: 0 and *path new (plain ASCII, no quotes); or an error with a fault. Likewise. */
+	int (*put)(
+		void *arg, struct call *c, int64_t deadline, const void *p, size_t size, char **path);
 	void *arg;
 };
 
@@ -27,6 +32,6 @@ struct carrier {
  * Sees to it that the program is there, and asks the least where it is. 0 and *attach new: the path to run; else an error with a
  * fault: -ENOTSUP when no program of ours runs there.
  */
-int carry_in(const struct carrier *k, struct call *c, char **attach);
+int carry_in(const struct carrier *k, struct call *c, int64_t deadline, char **attach);
 
 #endif

@@ -32,7 +32,7 @@ struct container {
 	struct http_target
 		bare; /* the same without the token, which the official server would take for the name of a session */
 	struct http *http;
-	int64_t timeout_ms;
+	int64_t timeout_ms, start_ms;
 	struct run_dir run; /* open once a tunnel has been made */
 };
 
@@ -103,6 +103,7 @@ static int container_open(const struct options *o, struct call *c, void **state)
 		return -ENOMEM;
 	k->run.lock = -1;
 	k->timeout_ms = o->timeout_ms;
+	k->start_ms = o->start_ms;
 	int err = set_address(k, c, o->server);
 	/* Only one that is named for it: to the official server a token is the name of a session. */
 	if (!err)
@@ -194,7 +195,14 @@ static void add(struct json_object *o, const char *name, const char *value)
 	json_add(o, name, json_object_new_string(value));
 }
 
-static int link_run(void *arg, struct call *c, const char *script, struct buf *out, int *status)
+static int64_t time_left(int64_t deadline)
+{
+	int64_t left = deadline - call_now_ms();
+	return left < 0 ? 0 : left < SCRIPT_MS ? left : SCRIPT_MS;
+}
+
+static int link_run(
+	void *arg, struct call *c, int64_t deadline, const char *script, struct buf *out, int *status)
 {
 	struct container *k = arg;
 	struct json_object *body = json_object_new_object(), *reply = NULL, *value;
@@ -208,7 +216,7 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 	}
 	add(body, "command", command.data);
 	add(body, "sessionId", SESSIONLESS);
-	int err = ask(k, c, "POST", "/api/execute", body, SCRIPT_MS, &http_status, &reply);
+	int err = ask(k, c, "POST", "/api/execute", body, time_left(deadline), &http_status, &reply);
 	/* Members may be there and null, which json-c gives as NULL. */
 	if (!err && json_object_object_get_ex(reply, "exitCode", &value) &&
 		json_object_is_type(value, json_type_int)) {
@@ -225,7 +233,8 @@ static int link_run(void *arg, struct call *c, const char *script, struct buf *o
 	return err;
 }
 
-static int link_put(void *arg, struct call *c, const void *p, size_t size, char **path)
+static int link_put(
+	void *arg, struct call *c, int64_t deadline, const void *p, size_t size, char **path)
 {
 	struct container *k = arg;
 	AUTO_BUF name = BUF_INIT;
@@ -244,7 +253,7 @@ static int link_put(void *arg, struct call *c, const void *p, size_t size, char 
 	add(body, "content", text);
 	add(body, "encoding", "base64");
 	add(body, "sessionId", SESSIONLESS);
-	int err = ask(k, c, "POST", "/api/write", body, SCRIPT_MS, &status, NULL);
+	int err = ask(k, c, "POST", "/api/write", body, time_left(deadline), &status, NULL);
 	if (!err && status != 200)
 		err = call_fault(c, EIO, NULL, "default: the server answers %d to a file", status);
 	if (!err && !(*path = buf_steal(&name)))
@@ -276,6 +285,7 @@ static int dig(struct container *k, struct call *c, struct tunnel **tunnel, char
 		.terminal = link_terminal,
 		.leave = link_leave,
 		.carrier = {link_run, link_put, k},
+		.start_ms = k->start_ms,
 		.arg = k};
 	int err = k->run.path ? 0 : run_dir_open(&k->run, c);
 	if (!err)

@@ -36,6 +36,8 @@ static const struct option_row {
 	{"subdir", O_STRING, AT(subdir), NULL, "workspace",
 		"with sandbox=: mount its workspace alone (its control tree is at .ctl)", false},
 	{"timeout", O_MS, AT(timeout_ms), "60s", "DUR", "how long a server may be silent", false},
+	{"start", O_MS, AT(start_ms), "150s", "DUR",
+		"how long a sandbox may take to start where a bridge starts it", false},
 	{"drain", O_MS, AT(drain_ms), "30s", "DUR", "how long SIGTERM waits for unsent writes", false},
 	{"output-max", O_SIZE, AT(output_max), "256M", "SIZE", "output kept of each run and process",
 		false},

@@ -19,6 +19,7 @@ struct options {
 	char *mountpoint; /* absolute */
 	bool foreground, debug, ro, allow_other, allow_root, auto_unmount, list_root;
 	int64_t timeout_ms;  /* timeout=, 60 s */
+	int64_t start_ms;    /* start=, 150 s */
 	int64_t drain_ms;    /* drain=, 30 s */
 	uint64_t output_max; /* output-max=, 256 MiB */
 	bool has_umask;
@@ -39,7 +40,7 @@ struct options {
 	uint64_t limit_memory;
 	uint64_t limit_tmp;
 	struct rlimit files; /* RLIMIT_NOFILE the program was given (main.c); rlim_max 0: unknown */
-	char *pass; /* options for the kernel, as they are */
+	char *pass;          /* options for the kernel, as they are */
 	/* of the command line */
 	const char
 		*for_local; /* an option that was given and means something on local: alone; NULL: none */

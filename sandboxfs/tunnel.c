@@ -22,8 +22,6 @@
 #include "wire.h"
 
 enum {
-	START_MS =
-		150000, /* a cold container: half a minute to be had, a minute and a half to answer */
 	GREETING_MS = 30000, /* from the open terminal to an answering sandboxd */
 	NOISE_MOST = 64 << 10,
 	PAUSE_FIRST_MS = 200,
@@ -116,7 +114,7 @@ static int establish_once(struct tunnel *t, struct call *c, int64_t deadline)
 {
 	for (bool fresh = false;; fresh = true) {
 		bool known = t->attach != NULL;
-		int err = known ? 0 : carry_in(&t->way.carrier, c, &t->attach);
+		int err = known ? 0 : carry_in(&t->way.carrier, c, deadline, &t->attach);
 		if (!err)
 			err = try_wire(t, c, deadline);
 		if (!err)
@@ -140,19 +138,31 @@ static bool passing(int err)
 	return err == -EAGAIN || err == -ECONNRESET;
 }
 
+/* What was only passing has lasted all the time. The last failure's sentence says what it was. */
+static int never_up(const struct tunnel *t, struct call *c)
+{
+	char prefix[80]; /* a number of ours */
+	call_fault(c, EHOSTDOWN, NULL, "%s: it breaks off all the time", t->way.target->base);
+	c->fault.err = EHOSTDOWN;
+	snprintf(prefix, sizeof prefix,
+		"not up within start= (%lld s): ", (long long)t->way.start_ms / 1000);
+	call_fault_prefix(c, prefix);
+	return -EHOSTDOWN;
+}
+
 /* A wire that works, however long a cold container takes. */
 static int establish(struct tunnel *t, struct call *c)
 {
-	int64_t deadline = call_now_ms() + START_MS, pause = PAUSE_FIRST_MS;
+	int64_t deadline = call_now_ms() + t->way.start_ms, pause = PAUSE_FIRST_MS;
 	for (;;) {
 		int err = establish_once(t, c, deadline);
+		if (err == -ETIMEDOUT)
+			call_fault(c, ETIMEDOUT, NULL, "%s: no answer within start= (%lld s)",
+				t->way.target->base, (long long)t->way.start_ms / 1000);
 		if (!passing(err))
 			return err;
-		if (call_now_ms() + pause >= deadline) {
-			call_fault(c, EHOSTDOWN, NULL, "%s: it breaks off all the time", t->way.target->base);
-			c->fault.err = EHOSTDOWN;
-			return -EHOSTDOWN;
-		}
+		if (call_now_ms() + pause >= deadline)
+			return never_up(t, c);
 		if (call_wait(c, never, NULL, call_now_ms() + pause) == -EINTR)
 			return -EINTR;
 		fault_clear(&c->fault);

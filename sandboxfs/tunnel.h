@@ -28,6 +28,7 @@ struct tunnel_way {
 	/* That terminal is of no use any more: ends it, if that can be said. */
 	void (*leave)(void *arg, struct call *c, const char *session);
 	struct carrier carrier;
+	int64_t start_ms; /* so long a cold sandbox may take, with all that is tried meanwhile */
 	void *arg;
 };
 

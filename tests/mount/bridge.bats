@@ -261,6 +261,21 @@ no_container() { [ "$(containers)" = 0 ]; }
 	not is_mounted
 }
 
+@test "not now for longer than start=: EHOSTDOWN with what the server said last; no answer for so long: ETIMEDOUT; the next use tries anew" {
+	mount_front -o start=3
+	rules '-1 .*/v1/sandbox/ status 503 {"error":"Maximum number of instances reached","code":"capacity_exceeded"}'
+	in_it
+	first_use_fails 20 'Host is down' 'not up within start= (3 s): .*not now (503): Maximum number of instances reached'
+	state_is unknown
+	rules '-1 .*/v1/sandbox/ hang'
+	first_use_fails 20 'timed out' 'no answer within 3 s'
+	rules '-1 .*/pty hang'
+	first_use_fails 20 'timed out' 'no answer within'
+	no_rules
+	wait_until 60 ls "$W" 2>/dev/null
+	state_is running
+}
+
 @test "a failure that does not pass is said at once: 500, 404, 403, 401" {
 	mount_front
 	rules '-1 .*/v1/sandbox/ status 500 {"error":"Container failed to start due to a permanent error: no such image"}'

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "cleanup.h"
 #include "mount_line.h"
 
 static struct call the_call;
@@ -316,6 +317,38 @@ static void test_meeting(void **state)
 	assert_false(bucket_dirs_meet("/a/b", "/a/c"));
 }
 
+/* What s3fs says on its way, and the line that tells why it ended. */
+static void test_said(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *line;
+		int err;
+	} all[] = {
+		{"2026-11-23T17:00:21Z [INF] a.cpp:F(1): loaded\n2026 [CRT] b.cpp:F(2): bucket not found\n",
+			"bucket not found", ENOENT},
+		{"fuse: unknown option `x'\np:F(434): the rest of a line it was written over\n",
+			"fuse: unknown option `x'", EINVAL},
+		{"s3fs: MOUNTPOINT directory /d is not empty.\n",
+			"s3fs: MOUNTPOINT directory /d is not empty.", ENOTEMPTY},
+		{"one\ntwo\x1b[2J\n", "two?[2J", EIO},
+		{"[INF] nothing else\n", "", EIO},
+		{"", "", EIO},
+	};
+	struct bucket b = {.bucket = "b", .endpoint = "http://s"};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		AUTO_BUF line = BUF_INIT;
+		AUTO_FREE char *text = strdup(all[i].text);
+		bucket_said(text, &line);
+		assert_string_equal(line.size ? line.data : "", all[i].line);
+		assert_int_equal(
+			bucket_failed(&the_call, &b, line.size ? line.data : "", -EIO), -all[i].err);
+		fault_clear(&the_call.fault);
+	}
+	assert_int_equal(bucket_failed(&the_call, &b, "nothing", -EACCES), -EACCES);
+	assert_int_equal(bucket_failed(&the_call, &b, "nothing", -ENOTCONN), -EIO);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keys, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_key_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_meeting, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_said, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -233,18 +233,19 @@ int batch_send(struct batch *b)
 	}
 	err = sandbox_batch(
 		bc->sandbox, b->call, b->mutates, b->changes, b->request.data, b->request.size, &b->reply);
+	if (!err) {
+		note_delay(bc, call_now_ms() - began);
+		reader_init(&b->results, b->reply.data, b->reply.size);
+		if (fileop_get_reply(&b->results, b->count, &head) < 0)
+			err = call_fault(b->call, EPROTO, NULL,
+				"%s: its server's answer is no answer to a batch", sandbox_name(bc->sandbox));
+	}
 	if (b->pin)
 		*b->pin = err ? seq : 0;
 	if (seq && !(b->pin && err))
 		drop_seq(bc, seq);
 	if (err)
 		return err;
-	note_delay(bc, call_now_ms() - began);
-	reader_init(&b->results, b->reply.data, b->reply.size);
-	err = fileop_get_reply(&b->results, b->count, &head);
-	if (err)
-		return call_fault(b->call, EPROTO, NULL, "%s: its server's answer is no answer to a batch",
-			sandbox_name(bc->sandbox));
 	sandbox_note_boot(bc->sandbox, head.boot, head.workspace_ino, head.avail);
 	return 0;
 }

@@ -76,6 +76,7 @@ static void wnode_destroy(struct node *node)
 	}
 	free(n->buffer);
 	free(n->listed);
+	free(n->last_path);
 	pthread_mutex_destroy(&n->lock);
 	struct sandbox *sb = n->sandbox;
 	free(n);

@@ -55,41 +55,107 @@ static void note_conflict(struct tree *t, const char *path)
 	t->conflicts = k;
 }
 
-int tree_salvage(struct wnode *n, struct wfile *f, struct call *c)
+/* What is to be kept: the content of a handle, or (handle 0) bytes that never left. */
+struct rescue {
+	uint64_t handle;
+	const void *bytes;
+	size_t size;
+	mode_t mode;
+};
+
+static int send_rescue(
+	struct wnode *n, const struct rescue *r, struct call *c, const struct buf *to)
 {
-	AUTO_BUF path = BUF_INIT;
-	int err = tree_path(n, 0, &path);
+	AUTO_BATCH b;
+	struct reader body;
+	unsigned calls = 1;
 
-	for (unsigned again = 0; !err && again < 100; again++) {
-		AUTO_BUF to = BUF_INIT;
-		AUTO_BATCH b;
-		struct reader body;
-
-		batch_init(&b, n->tree->client, c);
-		err = conflict_path(path.data, again, &to);
-		if (err)
-			return err;
+	batch_init(&b, n->tree->client, c);
+	if (r->handle) {
 		struct buf *q = batch_add(&b, FILEOP_SALVAGE, 0);
-		buf_u64(q, f->handle);
-		buf_bytes(q, to.data, to.size);
-		err = batch_send(&b);
+		buf_u64(q, r->handle);
+		buf_bytes(q, to->data, to->size);
+	} else {
+		uint64_t fresh = batch_client_handle(n->tree->client);
+		tree_add_open(
+			&b, fresh, to->data, NULL, FILEOP_O_WRITE | FILEOP_O_CREATE | FILEOP_O_EXCL, r->mode);
+		struct buf *q = batch_add(&b, FILEOP_WRITE, FILEOP_MUST);
+		buf_u64(q, fresh);
+		buf_u64(q, 0);
+		buf_bytes(q, r->bytes, r->size);
+		buf_u64(batch_add(&b, FILEOP_CLOSE, 0), fresh);
+		calls = 2;
+	}
+	int err = batch_send(&b);
+	for (; !err && calls; calls--)
+		err = batch_next(&b, &body);
+	return err;
+}
+
+/* Gives it a name like path; -ENOENT and -ENOTDIR: its directory is gone, too. */
+static int rescue_beside(struct wnode *n, const struct rescue *r, struct call *c, const char *path)
+{
+	for (unsigned again = 0; again < 100; again++) {
+		AUTO_BUF to = BUF_INIT;
+		int err = conflict_path(path, again, &to);
+
 		if (!err)
-			err = batch_next(&b, &body);
-		if (err == -EEXIST) {
-			err = 0;
+			err = send_rescue(n, r, c, &to);
+		if (err == -EEXIST)
 			continue;
-		}
 		if (err)
 			return err;
 		note_conflict(n->tree, to.data);
 		call_fault(c, ESTALE, NULL,
-			"%s: removed or replaced in the sandbox while it was written here; our bytes are in %s",
-			path.data, to.data);
+			"%s: changed, removed or replaced in the sandbox while it was written here; our bytes "
+			"are "
+			"in %s%s",
+			path, to.data, r->handle ? "" : ", but for those that a sandbox had which is no more");
 		sandbox_note_fault(n->sandbox, &c->fault);
 		fault_clear(&c->fault); /* the close itself succeeds: nothing is lost */
 		return 0;
 	}
-	return err ? err : -EEXIST;
+	return -EEXIST;
+}
+
+static int rescue(struct wnode *n, const struct rescue *r, struct call *c)
+{
+	AUTO_BUF path = BUF_INIT;
+	int err = tree_known_path(n, &path);
+
+	if (!err)
+		err = rescue_beside(n, r, c, path.data);
+	if (err == -ENOENT || err == -ENOTDIR) {
+		AUTO_BUF top = BUF_INIT;
+		buf_printf(&top, "/workspace%s", strrchr(path.data, '/'));
+		err = buf_error(&top);
+		if (!err)
+			err = rescue_beside(n, r, c, top.data);
+	}
+	return err;
+}
+
+int tree_salvage(struct wnode *n, struct wfile *f, struct call *c)
+{
+	return rescue(n, &(struct rescue){.handle = f->handle}, c);
+}
+
+int tree_salvage_unsent(struct wnode *n, struct wfile *f, const void *bytes, size_t size,
+	struct call *c, struct fileop_attr *a)
+{
+	struct rescue r = {.bytes = bytes, .size = size, .mode = 0644};
+	struct sandbox_status s;
+
+	sandbox_get_status(n->sandbox, &s);
+	if (s.state != SANDBOX_RUNNING || tree_gone_by_us(n))
+		return -ESTALE; /* of another sandbox in its place nothing is known until it is accepted */
+	pthread_mutex_lock(&n->lock);
+	if (n->has_attr)
+		r.mode = n->attr.mode & 0777;
+	f->staged = f->unborn = f->pushed = false; /* there is no stage any more */
+	*a = n->attr;
+	pthread_mutex_unlock(&n->lock);
+	return size ? rescue(n, &r, c) : -ESTALE;
 }
 
 void tree_forget_conflict(struct tree *t, const char *path)

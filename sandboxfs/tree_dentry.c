@@ -75,6 +75,53 @@ void tree_dentry_free(struct dentry *d)
 	free(d);
 }
 
+/* Lock held: the path of a node by the dentry d (NULL: by its first one), written from its end to its begin. */
+static int path_of(struct wnode *n, struct dentry *d, struct buf *out)
+{
+	struct dentry *chain[512];
+	size_t depth = 0, limit = sizeof chain / sizeof chain[0];
+	AUTO_FREE struct dentry **more = NULL;
+	struct dentry **list = chain;
+
+	while (!n->root_path) {
+		if (!d)
+			d = n->dentries;
+		if (!d)
+			return -ESTALE;
+		if (depth == limit) { /* deeper than anybody builds: still no fixed bound */
+			struct dentry **fresh = reallocarray(more, limit * 2, sizeof *fresh);
+			if (!fresh)
+				return -ENOMEM;
+			if (!more)
+				memcpy(fresh, chain, sizeof chain);
+			list = more = fresh;
+			limit *= 2;
+		}
+		list[depth++] = d;
+		n = d->parent;
+		d = NULL;
+	}
+	buf_str(out, n->root_path);
+	while (depth) {
+		if (out->size && out->data[out->size - 1] != '/')
+			buf_char(out, '/');
+		buf_str(out, list[--depth]->name);
+	}
+	return buf_error(out);
+}
+
+/* Lock held, before d is taken: bytes that are written to its file afterwards still belong beside what it was called. */
+static void keep_last_path(struct dentry *d)
+{
+	struct wnode *n = d->node;
+	AUTO_BUF path = BUF_INIT;
+
+	if (n->dentries != d || d->node_next || n->type != S_IFREG || path_of(n, d, &path) < 0)
+		return;
+	free(n->last_path);
+	n->last_path = buf_steal(&path);
+}
+
 /* Lock held: parent/name is node from now on. *old: what it was before, to be freed. */
 int tree_dentry_set(
 	struct tree *t, struct wnode *parent, const char *name, struct wnode *node, struct dentry **old)
@@ -103,8 +150,10 @@ int tree_dentry_set(
 		free(fresh);
 		return -ENOMEM;
 	}
-	if (d)
+	if (d) {
+		keep_last_path(d);
 		*old = tree_dentry_take(t, d);
+	}
 	node_get(&parent->node);
 	fresh->known_until_ms = call_now_ms() + CACHE_MS;
 	fresh->known_age = t->age;
@@ -136,8 +185,10 @@ void tree_forget_name(struct wnode *parent, const char *name)
 
 	pthread_mutex_lock(&t->lock);
 	d = *tree_dentry_find(t, parent, name);
-	if (d)
+	if (d) {
+		keep_last_path(d);
 		tree_dentry_take(t, d);
+	}
 	tree_missing_note(parent, name, false);
 	pthread_mutex_unlock(&t->lock);
 	tree_dentry_free(d);
@@ -151,8 +202,10 @@ void tree_drop_dentry(struct wnode *n, unsigned which)
 	pthread_mutex_lock(&t->lock);
 	for (d = n->dentries; d && which; which--)
 		d = d->node_next;
-	if (d)
+	if (d) {
+		keep_last_path(d);
 		tree_dentry_take(t, d);
+	}
 	pthread_mutex_unlock(&t->lock);
 	tree_dentry_free(d);
 }
@@ -191,42 +244,7 @@ void tree_move_name(struct wnode *parent, const char *name, struct wnode *newpar
 		tree_dentry_free(gone[i]);
 }
 
-/* --- paths --- */
-
-/* Lock held: the path of a node by the dentry d (NULL: by its first one), written from its end to its begin. */
-static int path_of(struct wnode *n, struct dentry *d, struct buf *out)
-{
-	struct dentry *chain[512];
-	size_t depth = 0, limit = sizeof chain / sizeof chain[0];
-	AUTO_FREE struct dentry **more = NULL;
-	struct dentry **list = chain;
-
-	while (!n->root_path) {
-		if (!d)
-			d = n->dentries;
-		if (!d)
-			return -ESTALE;
-		if (depth == limit) { /* deeper than anybody builds: still no fixed bound */
-			struct dentry **fresh = reallocarray(more, limit * 2, sizeof *fresh);
-			if (!fresh)
-				return -ENOMEM;
-			if (!more)
-				memcpy(fresh, chain, sizeof chain);
-			list = more = fresh;
-			limit *= 2;
-		}
-		list[depth++] = d;
-		n = d->parent;
-		d = NULL;
-	}
-	buf_str(out, n->root_path);
-	while (depth) {
-		if (out->size && out->data[out->size - 1] != '/')
-			buf_char(out, '/');
-		buf_str(out, list[--depth]->name);
-	}
-	return buf_error(out);
-}
+/* --- the path of a node --- */
 
 int tree_path(struct wnode *n, unsigned which, struct buf *out)
 {
@@ -240,6 +258,18 @@ int tree_path(struct wnode *n, unsigned which, struct buf *out)
 	for (; d && which; which--)
 		d = d->node_next;
 	return d ? path_of(n, d, out) : -ESTALE;
+}
+
+int tree_known_path(struct wnode *n, struct buf *out)
+{
+	int err = tree_path(n, 0, out);
+	if (err != -ESTALE)
+		return err;
+	AUTO_UNLOCK(&n->tree->lock);
+	if (!n->last_path)
+		return -ESTALE;
+	buf_str(out, n->last_path);
+	return buf_error(out);
 }
 
 int tree_child_path(struct wnode *dir, const char *name, struct buf *out)

@@ -384,7 +384,9 @@ int tree_copy_range(struct node *nin, struct op *op, void *fin, off_t off, struc
 
 	if (in->tree != out->tree)
 		return -EXDEV;
-	err = tree_send_buffer(in, op_call(op));
+	err = tree_open_now(fin, op_call(op));
+	if (!err)
+		err = tree_send_buffer(in, op_call(op));
 	if (!err)
 		err = tree_send_buffer(out, op_call(op));
 	if (err)

@@ -164,6 +164,7 @@ static int reopen_by(struct wfile *f, struct call *c, unsigned which)
 		return err;
 	AUTO_UNLOCK(&n->lock);
 	f->handle = handle;
+	f->later = false;
 	f->staged = staged;
 	f->unborn = f->unborn && created && staged;
 	return 0;

@@ -64,6 +64,7 @@ struct wnode {
 	struct wnode *dirty_prev, *dirty_next; /* ring of nodes with unsent bytes or a stage */
 	bool in_dirty;
 	bool unlinked_here; /* its last name was removed through this mount */
+	char *last_path;    /* of a file: what it was called when it lost its last name; or NULL */
 	/* of a directory, for some time: the hashes of all its names, sorted (tree_missing.c) */
 	uint64_t *listed;
 	size_t listed_count, listed_size;
@@ -183,6 +184,8 @@ void tree_move_name(struct wnode *parent, const char *name, struct wnode *newpar
 	const char *newname, bool exchange);
 /* A path of the node in the sandbox. which: the number of the dentry to use. 0, -ESTALE if there is no such, -ENOMEM. */
 int tree_path(struct wnode *n, unsigned which, struct buf *out);
+/* Or, of a file that has no name any more, the last that it had here. */
+int tree_known_path(struct wnode *n, struct buf *out);
 /* The path of name in a directory. */
 int tree_child_path(struct wnode *dir, const char *name, struct buf *out);
 /* Drops the dentry with that number. */
@@ -332,7 +335,8 @@ int tree_io_begin(struct wnode *n, struct call *c); /* takes busy: 0 or -EINTR *
 void tree_io_end(struct wnode *n);
 enum {
 	SEND_COMMIT = 1, /* the stage gets its name */
-	SEND_SYNC = 2    /* as fsync(2), in the same request */
+	SEND_SYNC = 2,   /* as fsync(2), in the same request */
+	SEND_KEPT = 4 /* the bytes are the buffer's, which sends them again until there is an answer */
 };
 /* Writes p at off, or nothing. how: SEND_*. */
 int tree_send(struct wfile *f, struct call *c, const void *p, size_t size, uint64_t off,
@@ -379,6 +383,12 @@ bool tree_same_data(const struct fileop_attr *a, const struct fileop_attr *b);
 /* --- tree_conflict.c --- */
 /* f was written, and its file has no name any more: its content gets one of its own. 0 or an errno. */
 int tree_salvage(struct wnode *n, struct wfile *f, struct call *c);
+/*
+ * f could not be sent: its file is not there (-ESTALE). Its unsent bytes get a file of their own, and *a is what was last known of
+ * the file. -ESTALE where that is not to be: nothing is unsent, it was removed through this mount, or another sandbox waits to be accepted.
+ */
+int tree_salvage_unsent(struct wnode *n, struct wfile *f, const void *bytes, size_t size,
+	struct call *c, struct fileop_attr *a);
 void tree_forget_conflict(struct tree *t, const char *path);
 void tree_describe_conflicts(struct tree *t, struct buf *out);
 void tree_free_conflicts(struct tree *t);

@@ -100,7 +100,7 @@ static int send_once(struct wfile *f, struct call *c, const void *p, size_t size
 	int err, got;
 
 	batch_init(&b, n->tree->client, c);
-	if (size && (f->flags & O_APPEND))
+	if (size && (how & SEND_KEPT) && (f->flags & O_APPEND))
 		b.pin = &n->append_seq; /* what is sent twice must not be there twice */
 	add_handle(&b, FILEOP_GETATTR, FILEOP_MUST, f->handle);
 	if (size)
@@ -227,7 +227,7 @@ static int push_file(
 	commit = (how & SEND_COMMIT) && f->staged;
 	how = commit ? how : how & ~SEND_COMMIT;
 	if (size && n->append_seq) { /* what was sent before, as it was; what came since follows */
-		size = n->append_size;
+		size = n->append_size < size ? n->append_size : size;
 		how = n->append_how;
 		commit = how & SEND_COMMIT;
 	} else if (size) { /* not of a stage beside it, which has nothing in the buffer */
@@ -236,7 +236,11 @@ static int push_file(
 	}
 	bytes = size || (commit && f->pushed);
 	pthread_mutex_unlock(&n->lock);
-	err = tree_send(f, c, n->buffer, size, n->buffer_off, how, a);
+	err = tree_send(f, c, n->buffer, size, n->buffer_off, how | SEND_KEPT, a);
+	if (err == -ESTALE)
+		err = tree_salvage_unsent(n, f, n->buffer, size, c, a);
+	else if (!err && bytes && a->nlink == 0 && !tree_gone_by_us(n))
+		err = tree_salvage(n, f, c);
 	if (commit) { /* its directory has one name more */
 		struct wnode *parent = tree_parent(n);
 
@@ -244,8 +248,6 @@ static int push_file(
 			tree_forget_attr(parent);
 		node_put(parent ? &parent->node : NULL);
 	}
-	if (!err && bytes && a->nlink == 0 && !tree_gone_by_us(n))
-		err = tree_salvage(n, f, c);
 	pthread_mutex_lock(&n->lock);
 	n->held_err = err;
 	if (!err) {

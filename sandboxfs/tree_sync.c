@@ -23,7 +23,7 @@ static bool name_of(struct wnode *n, struct buf *out)
 {
 	AUTO_BUF path = BUF_INIT;
 
-	if (tree_path(n, 0, &path) < 0)
+	if (tree_known_path(n, &path) < 0)
 		return false;
 	buf_str(out, strncmp(path.data, "/workspace/", 11) == 0 ? path.data + 11 : path.data);
 	return buf_error(out) == 0;

@@ -50,9 +50,11 @@ struct fileop_handle {
 	uint64_t dev;
 	pthread_rwlock_t lock;
 	/* under lock */
-	int fd;       /* what READ and WRITE work on: the file, or its stage */
-	bool staged;  /* not committed yet */
-	int target;   /* staged over an existing file: that file; else -1 */
+	int fd;               /* what READ and WRITE work on: the file, or its stage */
+	bool staged;          /* not committed yet */
+	int target;           /* staged over an existing file: that file; else -1 */
+	uint64_t target_size; /* as they were at the opening */
+	struct statx_timestamp target_mtime;
 	int dir;      /* staged for a new name: O_PATH descriptor of its directory; else -1 */
 	char *name;   /* in dir */
 	int temp_dir; /* the stage has a temporary name: where; else -1 */

@@ -6,6 +6,9 @@
  * inode (links, mode, open readers), so its stage is only a store of bytes: COMMIT copies them over in place when all are
  * here, so that a cut link never tears the file; only this machine going down in that moment can. The
  * directory's descriptor is held from the start: a parent renamed meanwhile changes nothing.
+ *
+ * If another hand wrote the file, or took the name, between the opening and COMMIT, what it wrote stays: the stage becomes a file
+ * without a name, as one is that was removed while it was open, and its opener sees by nlink 0 that its bytes need another one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -117,12 +120,17 @@ int fileop_stage_over(struct fileop_server *s, struct fileop_handle *h, char *pa
 	int err = fileop_place_parent(path, &at);
 	if (err)
 		return err;
-	err = open_nameless(h, at.dir, 0600);
+	struct statx st;
+	err = fileop_statx(target, "", &st);
+	if (!err)
+		err = open_nameless(h, at.dir, 0600);
 	if (err == -EOPNOTSUPP)
 		err = open_elsewhere(s, h, at.dir, 0600);
 	if (err)
 		return err;
 	h->target = target;
+	h->target_size = st.stx_size;
+	h->target_mtime = st.stx_mtime;
 	h->staged = true;
 	return 0;
 }
@@ -332,31 +340,49 @@ static int move_named(struct fileop_handle *h)
 	return 0;
 }
 
-/* Somebody has taken the name, or the stage cannot be moved there: its content goes into the file of that name. */
-static int find_target(struct fileop_handle *h, int why)
+/* The stage cannot be moved to its name: its content goes into a file made there. */
+static int make_target(struct fileop_handle *h)
 {
 	struct stat st;
 	int acc = h->flags & FILEOP_O_READ ? O_RDWR : O_WRONLY;
-	int flags = acc | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
-	if (why == -EEXIST) {
-		if (fstatat(h->dir, h->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			return -errno;
-		if (!S_ISREG(st.st_mode))
-			return -EEXIST;
-	} else {
-		if (fstat(h->fd, &st) < 0)
-			return -errno;
-		flags |= O_CREAT | O_EXCL;
-	}
-	AUTO_FD int fd = openat(h->dir, h->name, flags, st.st_mode & 07777);
+	if (fstat(h->fd, &st) < 0)
+		return -errno;
+	AUTO_FD int fd = openat(h->dir, h->name,
+		acc | O_CREAT | O_EXCL | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
+		st.st_mode & 07777);
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -EEXIST;
+	struct statx made;
+	int err = fileop_statx(fd, "", &made);
+	if (err)
+		return err;
+	h->target_size = made.stx_size;
+	h->target_mtime = made.stx_mtime;
 	h->target = steal_fd(&fd);
 	return 0;
+}
+
+/* Another hand has been there: the stage keeps its bytes, and what it was to replace stays. */
+static int lose_name(struct fileop_handle *h)
+{
+	struct stat st;
+	if (h->target < 0)
+		return 0;
+	if (fstat(h->target, &st) < 0 || fchmod(h->fd, st.st_mode & 07777) < 0)
+		return -errno;
+	close(h->target);
+	h->target = -1;
+	return 0;
+}
+
+static int is_other(struct fileop_handle *h, bool *other)
+{
+	struct statx st;
+	int err = fileop_statx(h->target, "", &st);
+	*other =
+		!err && (st.stx_size != h->target_size || st.stx_mtime.tv_sec != h->target_mtime.tv_sec ||
+					st.stx_mtime.tv_nsec != h->target_mtime.tv_nsec);
+	return err;
 }
 
 static bool is_final(int err)
@@ -367,14 +393,20 @@ static bool is_final(int err)
 int fileop_stage_commit(struct fileop_batch *b, struct fileop_handle *h)
 {
 	int err = 0;
+	bool other = false;
 	if (!h->staged)
 		return 0;
 	if (h->target < 0) {
 		err = h->temp_name ? move_named(h) : link_nameless(h);
-		if (err && !is_final(err))
-			err = find_target(h, err);
+		if (err && err != -EEXIST && !is_final(err))
+			err = make_target(h);
+		other = err == -EEXIST;
+	} else {
+		err = is_other(h, &other);
 	}
-	if (!err && h->target >= 0)
+	if (other)
+		err = lose_name(h);
+	else if (!err && h->target >= 0)
 		err = commit_over(b, h);
 	if (err)
 		return err;

@@ -55,6 +55,35 @@ check_journal() { # JOURNAL WORKSPACE
 	[ "$(cat "$W/f")" = $'first\nsecond\nthird' ]
 }
 
+appends() { /usr/bin/python3 "$repo/tests/lib/appends.py" "$W" "$T/ws" "$proxy_control" "$@" 3>&-; }
+@test "after a large append that failed the next one is there, whole and alone" {
+	start_link -o timeout=2
+	: >"$T/ws/log"
+	appends 299008 'refuse 502' 'refuse 0' 5
+}
+@test "the same where the failed one was the first" {
+	start_link -o timeout=2
+	head -c 4096 /dev/zero >"$T/ws/log"
+	appends 0 'refuse 502' 'refuse 0' 5
+}
+@test "the same where the failed one arrived, and the next is as large" {
+	start_link -o timeout=2
+	head -c 4096 /dev/zero >"$T/ws/log"
+	appends 0 'delay 2500' 'delay 0' 600000
+}
+
+@test "cat of several files into one over a slow link, just after they were listed" {
+	local i
+	start_link
+	mkdir "$T/ws/a"
+	for i in 1 2 3; do head -c 20000 /dev/urandom >"$T/ws/a/f$i"; done
+	proxy 'delay 30' >/dev/null
+	ls -l "$W" "$W/a" >/dev/null
+	ls -l "$W/a" >/dev/null # opens come later now
+	cat "$W"/a/f? >"$W/out"
+	cat "$T"/ws/a/f? | cmp - "$T/ws/out"
+}
+
 @test "a command that is silent for longer than a connection lives ends with its true exit code (row 4)" {
 	local n
 	start_link -o timeout=5

@@ -522,14 +522,18 @@ nothing_there() { no_container || [ -z "$(other 'ls -A /workspace')" ]; }
 	local verb
 	for verb in accept discard; do
 		start_front_again
+		echo there >"$W/existing"
 		/usr/bin/python3 - "$W" "$T" 3>&- <<-'E' &
 			import os, sys, time
 			f = os.open(sys.argv[1] + "/held", os.O_WRONLY | os.O_CREAT)
 			os.write(f, b"unsent")
+			more = os.open(sys.argv[1] + "/existing", os.O_WRONLY | os.O_APPEND)
+			os.write(more, b"appended")
 			open(sys.argv[2] + "/written", "w").close()
 			while not os.path.exists(sys.argv[2] + "/close"): time.sleep(0.05)
-			try: os.close(f)
-			except OSError as e: open(sys.argv[2] + "/errno", "w").write(str(e.errno))
+			for fd in f, more:
+			    try: os.close(fd)
+			    except OSError as e: print(e.errno, file=open(sys.argv[2] + "/errno", "a"))
 		E
 		local writer=$!
 		wait_until 10 test -e "$T/written"
@@ -537,12 +541,17 @@ nothing_there() { no_container || [ -z "$(other 'ls -A /workspace')" ]; }
 		wait_until 60 is_replaced
 		touch "$T/close"
 		wait_until 20 gone $writer
-		[ "$(cat "$T/errno")" = 116 ] # ESTALE
+		[ "$(cat "$T/errno")" = $'116\n116' ] # ESTALE
 		grep -q 'held' "$C/sync"
 		[ -z "$(other 'ls -A /workspace')" ]
 		if [ $verb = accept ]; then
 			echo accept >"$C/ctl"
 			[ "$(other 'cat /workspace/held')" = unsent ]
+			# what it was to be appended to is no more
+			[ "$(other 'ls /workspace; cat /workspace/existing.*')" = "$(ls "$W")"$'\nappended' ]
+			grep -q '^conflict existing.conflict-' "$C/sync"
+			x true
+			rm "$W"/existing.conflict-*
 		else
 			echo 'discard all' >"$C/ctl"
 			[ -z "$(cat "$C/sync")" ]

@@ -356,6 +356,63 @@ size_is() { [ "$(stat -c %s "$1" 2>/dev/null)" = "$2" ]; }
 	[ -z "$(cat "$C/sync")" ]
 }
 
+# bats test_tags=server
+@test "the same where its name is looked at here before the close" {
+	local look
+	for look in 'ls -l' cat 'stat -c %i'; do
+		echo first >"$W/log"
+		python3 - "$W/log" $look <<-'E'
+			import os, subprocess, sys
+			log, look = sys.argv[1], sys.argv[2:]
+			fd = os.open(log, os.O_WRONLY | os.O_APPEND)
+			os.write(fd, b"a\n")
+			with open(os.path.dirname(log) + "/../ctl/exec", "w") as f:
+			    f.write("cp log new && mv new log\n")
+			subprocess.run(look + [log, os.path.dirname(log)], stdout=subprocess.DEVNULL)
+			os.write(fd, b"b\n")
+			os.close(fd)
+		E
+		[ "$(other 'cat /workspace/log')" = $'first\na' ]
+		[ "$(cat "$W"/log.conflict-*)" = $'first\na\nb' ]
+		grep -q '^conflict log.conflict-' "$C/sync"
+		x true
+		rm "$W"/log*
+		[ -z "$(cat "$C/sync")" ]
+	done
+}
+
+# bats test_tags=server
+@test "what another hand writes into a file while it is saved here stays, and ours is beside it" {
+	local name
+	echo old >"$W/old"
+	chmod 751 "$W/old"
+	for name in old new; do
+		rm -f "$T/written" "$T/changed"
+		(
+			wait_until 10 test -e "$T/written"
+			other "echo theirs >/workspace/$name"
+			touch "$T/changed"
+		) 3>&- &
+		python3 - "$W/$name" "$T" <<-'E'
+			import os, sys, time
+			fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+			os.write(fd, b"ours\n")
+			open(sys.argv[2] + "/written", "w").close()
+			end = time.monotonic() + 10
+			while not os.path.exists(sys.argv[2] + "/changed") and time.monotonic() < end:
+			    time.sleep(0.01)
+			os.close(fd)
+		E
+		[ "$(other "cat /workspace/$name")" = theirs ]
+		wait_until 3 grep -qx theirs "$W/$name"
+		[ "$(cat "$W/$name".conflict-*)" = ours ]
+		grep -q "^conflict $name.conflict-" "$C/sync"
+		grep -q "our bytes are in .*/$name.conflict-" "$C/error"
+	done
+	[ "$(stat -c %a "$W"/old.conflict-*)" = 751 ]
+	[ "$(stat -c %a "$W"/new.conflict-*)" = 640 ]
+}
+
 @test "rm -r works while readers are inside, rmdir of what is full is ENOTEMPTY (row 31)" {
 	mkdir -p "$W/node_modules/a/b"
 	local i

@@ -200,6 +200,18 @@ static inline int op_commit(struct rig *r, uint64_t h, struct fileop_attr *a)
 	return err;
 }
 
+static inline int op_salvage(struct rig *r, uint64_t h, const char *path, struct fileop_attr *a)
+{
+	rig_begin(r);
+	size_t at = rig_call(r, FILEOP_SALVAGE);
+	buf_u64(&r->request, h);
+	rig_str(r, rig_path(r, path));
+	int err = rig_one(r, at);
+	if (!err)
+		rig_attr(r, a);
+	return err;
+}
+
 static inline int op_write(struct rig *r, uint64_t h, uint64_t off, const void *p, size_t n)
 {
 	rig_begin(r);

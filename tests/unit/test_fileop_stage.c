@@ -96,29 +96,54 @@ static void test_an_existing_file_keeps_inode_links_mode_and_readers(void **stat
 	assert_file(r, "g", "newer");
 }
 
-static void test_a_name_taken_meanwhile_gets_the_content(void **state)
+/* What another hand put at the name stays; ours is a file without a name, like one that was removed. */
+static void test_a_name_taken_meanwhile_stays_what_it_is(void **state)
 {
 	struct rig *r = *state;
 	struct fileop_attr a;
-	assert_int_equal(op_open(r, 1, "f", STAGE_NEW, 0644, NULL), 3);
+	assert_int_equal(op_open(r, 1, "f", STAGE_NEW, 0640, NULL), 3);
 	assert_int_equal(op_write(r, 1, 0, "ours", 4), 0);
 	put_file(r, "f", "theirs, and longer");
-	struct stat st = stat_of(r, "f");
 	assert_int_equal(op_commit(r, 1, &a), 0);
-	assert_int_equal(a.ino, st.st_ino);
-	assert_file(r, "f", "ours");
+	assert_int_equal(a.nlink, 0);
+	assert_int_equal(a.size, 4);
 	assert_int_equal(op_write(r, 1, 4, "!", 1), 0);
-	assert_file(r, "f", "ours!");
-	/* A directory or a symlink is nobody's content. */
+	assert_file(r, "f", "theirs, and longer");
+	assert_int_equal(op_salvage(r, 1, "f.ours", &a), 0);
+	assert_int_equal(a.mode, S_IFREG | 0640);
+	assert_file(r, "f.ours", "ours!");
 	assert_int_equal(op_open(r, 2, "d", STAGE_NEW, 0644, NULL), 3);
 	assert_int_equal(mkdir(rig_path(r, "d"), 0755), 0);
-	assert_int_equal(op_commit(r, 2, &a), -EEXIST);
+	assert_int_equal(op_commit(r, 2, &a), 0);
+	assert_int_equal(a.nlink, 0);
 	assert_int_equal(op_open(r, 3, "l", STAGE_NEW, 0644, NULL), 3);
 	assert_int_equal(symlink("f", rig_path(r, "l")), 0);
-	assert_int_equal(op_commit(r, 3, &a), -EEXIST);
-	assert_file(r, "f", "ours!");
-	assert_int_equal(unlink(rig_path(r, "l")), 0);
 	assert_int_equal(op_commit(r, 3, &a), 0);
+	assert_int_equal(a.nlink, 0);
+	assert_file(r, "f", "theirs, and longer");
+}
+
+static void test_a_file_written_by_another_hand_meanwhile_stays(void **state)
+{
+	struct rig *r = *state;
+	struct fileop_attr a;
+	put_file(r, "f", "old");
+	assert_int_equal(chmod(rig_path(r, "f"), 0751), 0);
+	assert_int_equal(op_open(r, 1, "f", STAGE_OVER, 0644, NULL), 2);
+	assert_int_equal(op_write(r, 1, 0, "ours", 4), 0);
+	put_file(r, "f", "theirs");
+	assert_int_equal(op_commit(r, 1, &a), 0);
+	assert_int_equal(a.nlink, 0);
+	assert_file(r, "f", "theirs");
+	assert_int_equal(op_salvage(r, 1, "f.ours", &a), 0);
+	assert_int_equal(a.mode, S_IFREG | 0751);
+	assert_file(r, "f.ours", "ours");
+	/* What changes no byte is no change. */
+	assert_int_equal(op_open(r, 2, "f", STAGE_OVER, 0644, NULL), 2);
+	assert_int_equal(op_write(r, 2, 0, "next", 4), 0);
+	assert_int_equal(chmod(rig_path(r, "f"), 0700), 0);
+	assert_int_equal(op_commit(r, 2, &a), 0);
+	assert_file(r, "f", "next");
 }
 
 static void test_a_renamed_directory_is_harmless(void **state)
@@ -288,7 +313,10 @@ static void test_without_proc_a_temporary_name_does_it(void **state)
 	assert_int_equal(op_write(r, 2, 0, "G", 1), 0);
 	put_file(r, "g", "other");
 	assert_int_equal(op_commit(r, 2, &a), 0);
-	assert_file(r, "g", "G");
+	assert_int_equal(a.nlink, 0);
+	assert_file(r, "g", "other");
+	assert_int_equal(op_salvage(r, 2, "g.ours", &a), 0);
+	assert_file(r, "g.ours", "G");
 	assert_int_equal(op_open(r, 3, "h", STAGE_NEW, 0600, NULL), 3);
 	h = fileop_handle_get(&b, 3);
 	free(temp);
@@ -359,7 +387,8 @@ int main(void)
 		T(test_a_new_file_appears_whole),
 		T(test_an_uncommitted_stage_leaves_nothing),
 		T(test_an_existing_file_keeps_inode_links_mode_and_readers),
-		T(test_a_name_taken_meanwhile_gets_the_content),
+		T(test_a_name_taken_meanwhile_stays_what_it_is),
+		T(test_a_file_written_by_another_hand_meanwhile_stays),
 		T(test_a_renamed_directory_is_harmless),
 		T(test_a_removed_directory_loses_no_bytes),
 		T(test_an_existing_file_unlinked_meanwhile_does_not_come_back),

@@ -72,7 +72,7 @@ start_server() { # unix|tcp
 		set -- --listen "$url"
 		;;
 	tcp)
-		if [[ ${url:-} == http://127.0.0.1:* ]] && gone "$server_pid"; then
+		if [[ ${url:-} == http://127.0.0.1:* && -n ${server_pid:-} ]] && gone "$server_pid"; then
 			port=${url##*:} # in its place
 		else
 			port=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])')

@@ -121,15 +121,8 @@ static int stat_link_to_workspace(struct tree *t, struct stat *st, double *timeo
 /* What a dirty or staged file shows is what it will be: it is sent first. A file that was only opened is not. */
 static int settle_if_written(struct wnode *n, struct call *c, struct fileop_attr *a, bool *sent)
 {
-	bool wrote;
-
 	*sent = false;
-	pthread_mutex_lock(&n->lock);
-	wrote = n->buffer_used > 0;
-	for (struct wfile *f = n->files; f && !wrote; f = f->next)
-		wrote = f->staged && f->wrote;
-	pthread_mutex_unlock(&n->lock);
-	return wrote ? tree_settle(n, c, a, sent) : 0;
+	return tree_has_unsent(n) ? tree_settle(n, c, a, sent) : 0;
 }
 
 /* An honest size for a file whose unsent bytes could not be sent: they stay visible here. */

@@ -146,16 +146,19 @@ int tree_salvage_unsent(struct wnode *n, struct wfile *f, const void *bytes, siz
 	struct rescue r = {.bytes = bytes, .size = size, .mode = 0644};
 	struct sandbox_status s;
 
+	bool gone = tree_gone_by_us(n);
+
 	sandbox_get_status(n->sandbox, &s);
-	if (s.state != SANDBOX_RUNNING || tree_gone_by_us(n))
+	if (s.state != SANDBOX_RUNNING && !gone)
 		return -ESTALE; /* of another sandbox in its place nothing is known until it is accepted */
 	pthread_mutex_lock(&n->lock);
+	bool unread = gone && f->released; /* removed and closed: nobody can miss them */
 	if (n->has_attr)
 		r.mode = n->attr.mode & 0777;
 	f->staged = f->unborn = f->pushed = false; /* there is no stage any more */
 	*a = n->attr;
 	pthread_mutex_unlock(&n->lock);
-	return size ? rescue(n, &r, c) : -ESTALE;
+	return unread ? 0 : size && !gone ? rescue(n, &r, c) : -ESTALE;
 }
 
 void tree_forget_conflict(struct tree *t, const char *path)

@@ -346,6 +346,8 @@ int tree_push(struct wnode *n, struct call *c, unsigned how, struct fileop_attr 
 int tree_send_buffer(struct wnode *n, struct call *c); /* takes busy itself */
 void tree_clear_buffer(struct wnode *n);
 bool tree_gone_by_us(struct wnode *n); /* without busy */
+/* Was something written to it that is not in the sandbox, or not under its name? Without busy. */
+bool tree_has_unsent(struct wnode *n);
 
 /* --- tree_open.c, tree_file.c --- */
 int tree_create(struct node *dir, struct op *op, const char *name, mode_t mode,
@@ -385,7 +387,8 @@ bool tree_same_data(const struct fileop_attr *a, const struct fileop_attr *b);
 int tree_salvage(struct wnode *n, struct wfile *f, struct call *c);
 /*
  * f could not be sent: its file is not there (-ESTALE). Its unsent bytes get a file of their own, and *a is what was last known of
- * the file. -ESTALE where that is not to be: nothing is unsent, it was removed through this mount, or another sandbox waits to be accepted.
+ * the file. -ESTALE where that is not to be: nothing is unsent, or another sandbox waits to be accepted. Of one that was removed through
+ * this mount they are dropped when nobody has it open any more, -ESTALE till then.
  */
 int tree_salvage_unsent(struct wnode *n, struct wfile *f, const void *bytes, size_t size,
 	struct call *c, struct fileop_attr *a);

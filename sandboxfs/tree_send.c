@@ -188,6 +188,16 @@ bool tree_gone_by_us(struct wnode *n)
 	return n->unlinked_here;
 }
 
+bool tree_has_unsent(struct wnode *n)
+{
+	AUTO_UNLOCK(&n->lock);
+	bool unsent = n->buffer_used > 0;
+
+	for (struct wfile *f = n->files; f && !unsent; f = f->next)
+		unsent = f->staged && f->wrote;
+	return unsent;
+}
+
 /*
  * Whose turn it is: with commit the staged files first that have nothing in the buffer, so that no older stage goes over what the
  * buffer's file has written. NULL: nothing is left.

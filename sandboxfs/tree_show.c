@@ -57,6 +57,9 @@ void tree_entry(
 	e->node = &n->node;
 	tree_stat(n->tree, a, link, &e->attr);
 	e->entry_timeout = e->attr_timeout = CACHE_MS / 1000.0;
+	if (tree_has_unsent(
+			n)) /* it is longer than the sandbox knows: who wants to know has it sent first */
+		e->attr_timeout = 0;
 	tree_note_granted(n);
 }
 

@@ -14,11 +14,9 @@
 #include "op_impl.h"
 
 #include <errno.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "caller.h"
 #include "cleanup.h"
 #include "timed.h"
 
@@ -59,40 +57,6 @@ static void op_cancel(struct op *op)
 	pthread_mutex_unlock(&op->call.lock);
 	if (parked)
 		parked(op, arg);
-}
-
-/* One of the masks of /proc/TID/status. */
-static uint64_t status_mask(const char *status, const char *name)
-{
-	const char *p = strstr(status, name);
-
-	return p ? strtoull(p + strlen(name), NULL, 16) : 0;
-}
-
-/* Does a signal wait for this thread that means: give up? A caller that is gone has given up. */
-static bool caller_gives_up(pid_t tid, bool patient)
-{
-	static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGKILL, SIGALRM};
-	char path[64], text[4096];
-	uint64_t pending, wanted = 0;
-	size_t n;
-	FILE *f;
-
-	if (tid <= 0)
-		return true; /* of another pid namespace: nothing can be known, believe the interrupt */
-	snprintf(path, sizeof path, "/proc/%d/status", (int)tid);
-	f = fopen(path, "re");
-	if (!f)
-		return true;
-	n = fread(text, 1, sizeof text - 1, f);
-	fclose(f);
-	text[n] = 0;
-	for (size_t i = 0; i < sizeof stops / sizeof stops[0]; i++)
-		wanted |= 1ULL << (stops[i] - 1);
-	pending = status_mask(text, "\nSigPnd:") | status_mask(text, "\nShdPnd:");
-	if (patient)
-		wanted &= ~(status_mask(text, "\nSigCgt:") & 1ULL << (SIGALRM - 1));
-	return (pending & ~status_mask(text, "\nSigBlk:") & wanted) != 0;
 }
 
 /* The next interrupted op with a number above `after`, with a reference; NULL: none. */

@@ -150,19 +150,17 @@ bool http_target_is_here(const struct http_target *t)
 int http_exchange(
 	struct http *h, struct call *c, const struct http_request *r, struct http_reply *out)
 {
-	struct http_stream *x = transfer_new(h, r, false);
-	int err;
+	struct http_stream *x;
+	int err = call_may_wait(c);
 
 	out->status = 0;
 	out->retry_after_ms = 0;
 	out->body = (struct buf)BUF_INIT;
+	if (err) /* not even begun: whether it was done must not be in doubt */
+		return err;
+	x = transfer_new(h, r, false);
 	if (!x)
 		return -ENOMEM;
-	err = call_may_wait(c);
-	if (err) { /* not even begun: whether it was done must not be in doubt */
-		release(x);
-		return err;
-	}
 	x->call = c;
 	x->reply = out;
 	x->max_reply = r->max_reply ? r->max_reply : DEFAULT_MAX_REPLY;

@@ -456,9 +456,11 @@ static int listener_accept(struct mux *m)
 		close(fd);
 		return 0;
 	}
-	int rc = connection_add(m, fd, m->newest + 1);
-	if (rc)
-		return rc;
+	if (connection_add(m, fd, m->newest + 1)) {
+		/* Without memory that one was broken off; the others go on. */
+		m->accept_ms = now_ms() + ACCEPT_PAUSE_MS;
+		return 0;
+	}
 	frame_put(m, MUX_OPEN, ++m->newest, 0, 0);
 	return 0;
 }

@@ -314,7 +314,9 @@ static int check_token(const struct bridge *b, struct call *c)
 		;
 	else if (err)
 		err = call_fault(c, -err, NULL, "%s: %s", b->target.base,
-			err == -EPROTO ? "no HTTP, or its certificate is not to be trusted" : strerror(-err));
+			err == -EPROTO       ? "no HTTP, or its certificate is not to be trusted"
+			: err == -ECONNRESET ? "it breaks the connection off; is this the right address?"
+								 : strerror(-err));
 	else if (reply.status == 401 || reply.status == 404 || reply.status / 100 == 3)
 		err = bridge_refused(b, c, "mount", reply.status, &reply.body);
 	/* Another status may pass. */

@@ -33,6 +33,7 @@ static int error_of(const struct http_stream *x, CURLcode code)
 	case CURLE_PARTIAL_FILE:
 	case CURLE_HTTP2:
 	case CURLE_HTTP2_STREAM:
+	case CURLE_SSL_CONNECT_ERROR: /* a handshake that broke off; a certificate has codes of its own */
 		return -ECONNRESET;
 	default:
 		return -EPROTO;

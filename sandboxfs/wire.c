@@ -325,7 +325,13 @@ static int connect_failed(struct wire *w, const struct http_target *target, CURL
 	case CURLE_COULDNT_CONNECT:
 		return call_fault(
 			w->call, EHOSTUNREACH, NULL, "%s: %s", target->base, curl_easy_strerror(err));
-	default: /* TLS above all */
+	case CURLE_SSL_CONNECT_ERROR: /* a handshake that broke off; a certificate has codes of its own */
+	case CURLE_SEND_ERROR:
+	case CURLE_RECV_ERROR:
+	case CURLE_GOT_NOTHING:
+		return call_fault(
+			w->call, ECONNRESET, NULL, "%s: %s", target->base, curl_easy_strerror(err));
+	default: /* a certificate above all */
 		return call_fault(w->call, EPROTO, NULL, "%s: %s", target->base, curl_easy_strerror(err));
 	}
 }
@@ -357,6 +363,13 @@ static int wire_connect(struct wire *w, const struct http_target *target)
 	return err == CURLE_OK ? 0 : connect_failed(w, target, err);
 }
 
+/* One link of the way broke; another try may find it whole. */
+static int broke_off(struct wire *w)
+{
+	return call_fault(
+		w->call, EAGAIN, NULL, "the server broke the connection off before it answered");
+}
+
 static int send_request(struct wire *w, const struct buf *request, int64_t deadline)
 {
 	for (size_t done = 0; done < request->size;) {
@@ -364,6 +377,8 @@ static int send_request(struct wire *w, const struct buf *request, int64_t deadl
 		int err = wire_send(w, request->data + done, request->size - done, &n);
 		if (err == -EAGAIN)
 			err = wire_wait(w, w->call, POLLOUT, deadline);
+		else if (err)
+			err = broke_off(w);
 		if (err)
 			return err;
 		done += n;
@@ -413,8 +428,7 @@ static int read_head(struct wire *w, int64_t deadline, size_t *head)
 		if (err == -EAGAIN)
 			err = wire_wait(w, w->call, POLLIN, deadline);
 		else if (err)
-			err = call_fault(
-				w->call, EAGAIN, NULL, "the server broke the connection off before it answered");
+			err = broke_off(w);
 		if (err)
 			return err;
 		buf_add(&w->early, piece, n);

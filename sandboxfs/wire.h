@@ -18,7 +18,8 @@ struct wire;
 
 /*
  * Connects and waits until the server has accepted: 0 and *out new. Else a negative errno with a fault: -EACCES (the token), -EAGAIN (not now:
- * 429, 502, 503, 504), -ENOTSUP (404: nothing of the kind is there), -EHOSTUNREACH, -EPROTO, -ETIMEDOUT, -EINTR.
+ * 429, 502, 503, 504, or it broke off), -ECONNRESET (it broke off before there was a connection, in the handshake of TLS), -ENOTSUP (404: nothing
+ * of the kind is there), -EHOSTUNREACH, -EPROTO, -ETIMEDOUT, -EINTR.
  * headers: "NAME:VALUE", NULL-terminated, or NULL.
  */
 int wire_open(struct call *c, const struct http_target *target, const char *path,

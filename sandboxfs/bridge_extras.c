@@ -138,6 +138,8 @@ struct bridge_bucket {
 	struct bridge_bucket *next;
 	char *sandbox;
 	struct bucket bucket; /* without its key */
+	bool coming;          /* it is being asked for: whoever asks takes it out, should that fail */
+	bool forgotten;       /* and in any case: its sandbox was let go of meanwhile */
 };
 
 static void bucket_free(struct bridge_bucket *k)
@@ -265,36 +267,57 @@ static int mount_bucket(
 	return err ? err : ask_bucket(b, c, name, "/mount", bucket_body(k), k);
 }
 
+/* Lock held: takes it out of the list. */
+static void bucket_drop(struct bridge *b, struct bridge_bucket *k)
+{
+	struct bridge_bucket **at = &b->buckets;
+	while (*at != k)
+		at = &(*at)->next;
+	*at = k->next;
+	bucket_free(k);
+}
+
+/* Its place in the list, from before it is asked for: of two at once with one name or directory the second is refused. */
+static int bucket_reserve(struct bridge *b, struct call *c, const char *name,
+	const struct bucket *k, struct bridge_bucket **out)
+{
+	struct bridge_bucket *fresh = calloc(1, sizeof *fresh);
+	int err = !fresh || !(fresh->sandbox = strdup(name)) ? -ENOMEM : bucket_copy(&fresh->bucket, k);
+	if (!err) {
+		AUTO_UNLOCK(&b->lock);
+		struct bridge_bucket **at = bucket_place(b, name, k->name);
+		if (bucket_here(*at, name, k->name))
+			err = -EEXIST;
+		for (struct bridge_bucket *o = b->buckets; o && !err; o = o->next)
+			if (strcmp(o->sandbox, name) == 0 && bucket_dirs_meet(o->bucket.dir, k->dir))
+				err = call_fault(c, EBUSY, NULL, "another bucket is at, above or below %s", k->dir);
+		if (!err) {
+			fresh->coming = true;
+			fresh->next = *at;
+			*at = *out = fresh;
+		}
+	}
+	if (err && fresh)
+		bucket_free(fresh);
+	return err;
+}
+
 int bridge_bucket_mount(void *state, struct call *c, const char *name, const struct bucket *k)
 {
 	struct bridge *b = state;
+	struct bridge_bucket *fresh = NULL;
 	if (k->token)
 		return call_fault(c, ENOTSUP, NULL,
 			"the bridge takes no key for a while (sessionToken); give one that lasts");
-	pthread_mutex_lock(&b->lock);
-	bool there = bucket_here(*bucket_place(b, name, k->name), name, k->name);
-	bool meets = false;
-	for (struct bridge_bucket *o = b->buckets; o && !meets; o = o->next)
-		meets = strcmp(o->sandbox, name) == 0 && bucket_dirs_meet(o->bucket.dir, k->dir);
-	pthread_mutex_unlock(&b->lock);
-	if (there)
-		return -EEXIST;
-	if (meets)
-		return call_fault(c, EBUSY, NULL, "another bucket is at, above or below %s", k->dir);
-	struct bridge_bucket *fresh = calloc(1, sizeof *fresh);
-	int err = !fresh || !(fresh->sandbox = strdup(name)) ? -ENOMEM : bucket_copy(&fresh->bucket, k);
-	if (!err)
-		err = mount_bucket(b, c, name, k);
-	if (err) {
-		if (fresh)
-			bucket_free(fresh);
+	int err = bucket_reserve(b, c, name, k, &fresh);
+	if (err)
 		return err;
-	}
+	err = mount_bucket(b, c, name, k);
 	AUTO_UNLOCK(&b->lock);
-	struct bridge_bucket **at = bucket_place(b, name, k->name);
-	fresh->next = *at;
-	*at = fresh;
-	return 0;
+	fresh->coming = false;
+	if (err || fresh->forgotten)
+		bucket_drop(b, fresh);
+	return err;
 }
 
 int bridge_bucket_unmount(void *state, struct call *c, const char *name, const char *bucket)
@@ -303,7 +326,8 @@ int bridge_bucket_unmount(void *state, struct call *c, const char *name, const c
 	struct bucket one = {0};
 	pthread_mutex_lock(&b->lock);
 	struct bridge_bucket *k = *bucket_place(b, name, bucket);
-	int err = bucket_here(k, name, bucket) ? bucket_copy(&one, &k->bucket) : -ENOENT;
+	bool there = bucket_here(k, name, bucket) && !k->coming;
+	int err = there ? bucket_copy(&one, &k->bucket) : -ENOENT;
 	pthread_mutex_unlock(&b->lock);
 	if (!err)
 		err = unmount_bucket(b, c, name, &one);
@@ -311,12 +335,9 @@ int bridge_bucket_unmount(void *state, struct call *c, const char *name, const c
 	if (err)
 		return err;
 	AUTO_UNLOCK(&b->lock);
-	struct bridge_bucket **at = bucket_place(b, name, bucket);
-	k = *at;
-	if (bucket_here(k, name, bucket)) {
-		*at = k->next;
-		bucket_free(k);
-	}
+	k = *bucket_place(b, name, bucket);
+	if (bucket_here(k, name, bucket) && !k->coming)
+		bucket_drop(b, k);
 	return 0;
 }
 
@@ -326,7 +347,7 @@ void bridge_bucket_each(void *state, const char *name,
 	struct bridge *b = state;
 	AUTO_UNLOCK(&b->lock);
 	for (struct bridge_bucket *k = b->buckets; k; k = k->next)
-		if (strcmp(k->sandbox, name) == 0 && !cb(&k->bucket, NULL, arg))
+		if (strcmp(k->sandbox, name) == 0 && !k->coming && !cb(&k->bucket, NULL, arg))
 			return;
 }
 
@@ -335,7 +356,10 @@ void bridge_forget_buckets(struct bridge *b, const char *name)
 	AUTO_UNLOCK(&b->lock);
 	for (struct bridge_bucket **at = &b->buckets; *at;) {
 		struct bridge_bucket *k = *at;
-		if (name && strcmp(k->sandbox, name) != 0) {
+		bool other = name && strcmp(k->sandbox, name) != 0;
+		if (!other)
+			k->forgotten = true;
+		if (other || k->coming) {
 			at = &k->next;
 			continue;
 		}

@@ -277,6 +277,7 @@ int sandbox_start(struct sandbox *sb, struct call *c)
 	if (!err && (!sb->started || sb->died))
 		err = call_may_wait(c);
 	if (err || (sb->started && !sb->died)) {
+		sb->used_ms = err ? sb->used_ms : call_now_ms(); /* it is not let go of now */
 		pthread_mutex_unlock(&sb->lock);
 		return err;
 	}

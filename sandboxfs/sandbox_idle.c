@@ -29,9 +29,18 @@ static int64_t rests_at(struct sandbox *sb)
 	return sb->used_ms + sb->sleep_after_ms;
 }
 
-void sandbox_rest(struct sandbox *sb)
+static void let_go(struct sandbox *sb)
 {
 	const struct server *s = sb->server;
+	s->driver->stop(s->driver_state, sandbox_stop_by(sb), sb->name, &sb->instance);
+	AUTO_UNLOCK(&sb->lock);
+	sb->starting = sb->started = false;
+	sandbox_set_state(sb, SANDBOX_UNKNOWN,
+		"let go of since nobody used it here (sleep-after); the next use goes to it again");
+}
+
+void sandbox_rest(struct sandbox *sb)
+{
 	pthread_mutex_lock(&sb->lock);
 	int64_t at = rests_at(sb);
 	if (at < 0 || call_now_ms() < at) {
@@ -41,11 +50,8 @@ void sandbox_rest(struct sandbox *sb)
 	/* Who comes now waits as for a start, and then starts it. */
 	sb->starting = true;
 	pthread_mutex_unlock(&sb->lock);
-	s->driver->stop(s->driver_state, sandbox_stop_by(sb), sb->name, &sb->instance);
-	AUTO_UNLOCK(&sb->lock);
-	sb->starting = sb->started = false;
-	sandbox_set_state(sb, SANDBOX_UNKNOWN,
-		"let go of since nobody used it here (sleep-after); the next use goes to it again");
+	if (server_in_background(sb, let_go))
+		let_go(sb);
 }
 
 bool sandbox_sleeps(const struct sandbox *sb)

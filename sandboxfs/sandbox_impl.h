@@ -53,6 +53,10 @@ struct sandbox {
 	atomic_int uses; /* that last; not under the lock */
 	int64_t used_ms, sleep_after_ms; /* sandbox_idle.c's, as keepalive */
 	bool keepalive;
+	struct http_stream *ping; /* the prober's alone, as ping_until_ms; NULL: it asks nothing */
+	int64_t ping_until_ms;
+	int ping_status; /* of its answer so far: the HTTP loop's while there is a ping */
+	bool ping_over;
 	struct fault fault;
 	struct attachment *attachments;
 	bool attachments_due; /* destroyed: the prober is to stop them. Under server.lock */
@@ -69,16 +73,15 @@ struct server {
 	struct front *front;
 
 	pthread_mutex_t lock;
-	pthread_cond_t changed;    /* a background start ended, or stop */
+	pthread_cond_t changed;    /* a thread in the background ended, or stop */
 	struct sandbox *sandboxes; /* one reference each */
 	struct sandbox
 		*destroyed; /* likewise: nodes of the kernel may still point to what is attached to them */
 	struct fault fault;
-	unsigned background; /* threads that start sandboxes */
+	unsigned background; /* threads of server_in_background */
 	bool end_due;        /* a destroyed one has attachments_due */
 	bool stop;
-	struct call stopping; /* cancelled at the end: ends background starts and probes */
-	int64_t end_by_ms;    /* of sandbox_end_by; 0: the mount does not end */
+	int64_t end_by_ms; /* of sandbox_end_by; 0: the mount does not end */
 	pthread_t prober;
 	bool has_prober;
 };
@@ -94,10 +97,16 @@ void sandbox_release_attachments(struct sandbox *sb);
 int64_t sandbox_stop_by(struct sandbox *sb);
 /* Starts it, or waits for who starts it. */
 int sandbox_start(struct sandbox *sb, struct call *c);
-/* Lets go of one that nobody uses. */
+/* Runs f(sb) on a thread of its own, for which the end of the server waits: 0, or an error if there is none. */
+int server_in_background(struct sandbox *sb, void (*f)(struct sandbox *sb));
+/* Lets go of one that nobody uses, in the background. */
 void sandbox_rest(struct sandbox *sb);
-/* Looks whether an unreachable one answers again. */
-void sandbox_probe(struct sandbox *sb, struct call *c);
+/*
+ * Asks an unreachable one whether it answers again, unless it is being asked; waits for nothing. The prober's alone, as is
+ * sandbox_probe_end, which takes that back, until the prober has ended.
+ */
+void sandbox_probe(struct sandbox *sb);
+void sandbox_probe_end(struct sandbox *sb);
 /* Where another may have come to answer: asks who it is. 0, or an error with a fault. */
 int sandbox_look_who(struct sandbox *sb, struct call *c);
 /* May something be changed in it? 0, or -ESTALE with a fault: not before sandbox_accept. */

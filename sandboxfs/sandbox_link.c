@@ -56,7 +56,7 @@ void sandbox_note_unheard(struct sandbox *sb, int64_t since_ms, int err)
 static int fault_unreachable(struct sandbox *sb, struct call *c)
 {
 	return call_fault(c, EHOSTUNREACH, NULL,
-		"%s: its server does not answer; calls fail until it does (it is asked every second)",
+		"%s: its server does not answer; calls fail until it does (it is asked again and again)",
 		sb->name);
 }
 
@@ -151,17 +151,22 @@ int sandbox_look_who(struct sandbox *sb, struct call *c)
 static int may_send(struct sandbox *sb, struct call *c, unsigned long *generation,
 	const struct http_target **target)
 {
-	int err = sandbox_start(sb, c);
+	for (;;) {
+		int err = sandbox_start(sb, c);
 
-	if (!err)
-		err = sandbox_look_who(sb, c);
-	if (err)
-		return err;
-	AUTO_UNLOCK(&sb->lock);
-	sb->used_ms = call_now_ms();
-	*generation = sb->generation;
-	*target = &sb->targets->target;
-	return sb->state == SANDBOX_UNREACHABLE ? fault_unreachable(sb, c) : 0;
+		if (!err)
+			err = sandbox_look_who(sb, c);
+		if (err)
+			return err;
+		AUTO_UNLOCK(&sb->lock);
+		/* While it was asked who it is, it may have been let go of, or have ended. */
+		if (!sb->started || sb->died || sb->starting)
+			continue;
+		sb->used_ms = call_now_ms();
+		*generation = sb->generation;
+		*target = &sb->targets->target;
+		return sb->state == SANDBOX_UNREACHABLE ? fault_unreachable(sb, c) : 0;
+	}
 }
 
 static bool same_server(struct sandbox *sb, unsigned long generation)
@@ -369,20 +374,57 @@ int sandbox_stream(struct sandbox *sb, struct call *c, const char *method, const
 	return err ? err : http_stream_open(sb->server->http, &r, ev, arg, out);
 }
 
-void sandbox_probe(struct sandbox *sb, struct call *c)
+/* --- whether one that did not answer does again --- */
+
+static void on_ping_status(void *arg, int status)
 {
-	struct http_request r = {
-		.method = "GET", .path = "/api/ping", .timeout_ms = PING_TIMEOUT_MS, .max_reply = 64 << 10};
-	struct http_reply reply = {.body = BUF_INIT};
-	bool due;
+	struct sandbox *sb = arg;
+	sb->ping_status = status;
+}
+
+static bool on_ping_data(void *arg, const void *p, size_t n)
+{
+	(void)arg;
+	(void)p;
+	(void)n;
+	return true;
+}
+
+static void on_ping_end(void *arg, int err)
+{
+	struct sandbox *sb = arg;
+
+	if (!err && sb->ping_status == 200)
+		sandbox_note_heard(sb);
+	AUTO_UNLOCK(&sb->lock);
+	sb->ping_over = true;
+}
+
+void sandbox_probe_end(struct sandbox *sb)
+{
+	if (sb->ping)
+		http_stream_close(steal(sb->ping));
+}
+
+/* A stream, since one that is silent must not hold up who asks the others. */
+void sandbox_probe(struct sandbox *sb)
+{
+	static const struct http_stream_events events = {
+		.on_status = on_ping_status, .on_data = on_ping_data, .on_end = on_ping_end};
+	struct http_request r = {.method = "GET", .path = "/api/ping", .timeout_ms = PING_TIMEOUT_MS};
+	bool over, due;
 
 	pthread_mutex_lock(&sb->lock);
+	over = sb->ping_over || call_now_ms() >= sb->ping_until_ms; /* or its answer drips */
 	due = sb->state == SANDBOX_UNREACHABLE && sb->started && !sb->died && !sb->starting;
 	r.target = due ? &sb->targets->target : NULL;
 	pthread_mutex_unlock(&sb->lock);
-	if (!due)
+	if (over)
+		sandbox_probe_end(sb);
+	if (!due || sb->ping)
 		return;
-	if (http_exchange(sb->server->http, c, &r, &reply) == 0 && reply.status == 200)
-		sandbox_note_heard(sb);
-	buf_release(&reply.body);
+	sb->ping_status = 0;
+	sb->ping_over = false;
+	sb->ping_until_ms = call_now_ms() + PING_TIMEOUT_MS;
+	(void)http_stream_open(sb->server->http, &r, &events, sb, &sb->ping); /* the next time then */
 }

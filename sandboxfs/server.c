@@ -1,8 +1,8 @@
 /*
  * The server of a mount: its sandboxes by name, their birth and end. See sandbox.h; the end of the mount is server_end.c's.
  *
- * Owns the list of sandboxes, the threads that start sandboxes in the background (mkdir answers before its sandbox runs) and the
- * prober, which asks unreachable sandboxes every second whether they are back, and ends what is left of destroyed ones.
+ * Owns the list of sandboxes, the threads that start sandboxes in the background (mkdir answers before its sandbox runs) or let go of
+ * them, and the prober, which asks unreachable sandboxes again and again whether they are back, and sees what is due with the others.
  */
 #include <errno.h>
 #include <regex.h>
@@ -168,17 +168,19 @@ void server_each(struct server *s, bool (*cb)(struct sandbox *sb, void *arg), vo
 
 /* --- birth and end --- */
 
-static void *start_in_background(void *arg)
-{
-	struct sandbox *sb = arg;
-	struct server *s = sb->server;
-	struct call c;
+struct background {
+	struct sandbox *sb;
+	void (*f)(struct sandbox *sb);
+};
 
-	call_init(&c, 0);
-	if (sandbox_start(sb, &c) < 0 && c.fault.err)
-		sandbox_note_fault(sb, &c.fault);
-	call_destroy(&c);
-	sandbox_put(sb);
+static void *run_background(void *arg)
+{
+	struct background job = *(struct background *)arg;
+	struct server *s = job.sb->server;
+
+	free(arg);
+	job.f(job.sb);
+	sandbox_put(job.sb);
 	pthread_mutex_lock(&s->lock);
 	s->background--;
 	pthread_cond_broadcast(&s->changed);
@@ -186,25 +188,41 @@ static void *start_in_background(void *arg)
 	return NULL;
 }
 
-/* A failure only means that the first use starts it. */
-static void begin_start(struct sandbox *sb)
+int server_in_background(struct sandbox *sb, void (*f)(struct sandbox *sb))
 {
 	struct server *s = sb->server;
+	struct background *job = malloc(sizeof *job);
 	pthread_attr_t attr;
 	pthread_t t;
 
+	if (!job)
+		return -ENOMEM;
+	*job = (struct background){sandbox_get(sb), f};
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_mutex_lock(&s->lock);
 	s->background++;
 	pthread_mutex_unlock(&s->lock);
-	if (pthread_create(&t, &attr, start_in_background, sandbox_get(sb)) != 0) {
+	int err = -pthread_create(&t, &attr, run_background, job);
+	pthread_attr_destroy(&attr);
+	if (err) {
+		free(job);
 		sandbox_put(sb);
 		pthread_mutex_lock(&s->lock);
 		s->background--;
 		pthread_mutex_unlock(&s->lock);
 	}
-	pthread_attr_destroy(&attr);
+	return err;
+}
+
+static void start_now(struct sandbox *sb)
+{
+	struct call c;
+
+	call_init(&c, 0);
+	if (sandbox_start(sb, &c) < 0 && c.fault.err)
+		sandbox_note_fault(sb, &c.fault);
+	call_destroy(&c);
 }
 
 int server_create(struct server *s, struct call *c, const char *name, struct sandbox **out)
@@ -223,7 +241,7 @@ int server_create(struct server *s, struct call *c, const char *name, struct san
 	if (!err)
 		err = adopt(s, name, out);
 	if (!err)
-		begin_start(*out);
+		(void)server_in_background(*out, start_now); /* else the first use starts it */
 	return err;
 }
 
@@ -363,11 +381,15 @@ static void end_destroyed(struct server *s)
 			continue;
 		sb->attachments_due = false;
 		pthread_mutex_unlock(&s->lock);
-		sandbox_stop_attachments(sb); /* it stays in the list until the end */
+		sandbox_probe_end(sb);
+		/* It stays in the list until the end. */
+		if (server_in_background(sb, sandbox_stop_attachments))
+			sandbox_stop_attachments(sb);
 		pthread_mutex_lock(&s->lock);
 	}
 }
 
+/* Waits for no sandbox: what lasts is done in the background. */
 static void *prober_thread(void *arg)
 {
 	struct server *s = arg;
@@ -387,7 +409,7 @@ static void *prober_thread(void *arg)
 		sb = s->sandboxes ? sandbox_get(s->sandboxes) : NULL;
 		pthread_mutex_unlock(&s->lock);
 		for (; sb; sb = next) {
-			sandbox_probe(sb, &s->stopping);
+			sandbox_probe(sb);
 			sandbox_rest(sb);
 			pthread_mutex_lock(&s->lock);
 			next = *place_of(s, sb->name);
@@ -464,7 +486,6 @@ int server_new(const struct options *o, struct http *h, struct call *c, struct s
 		free(s);
 		return err;
 	}
-	call_init(&s->stopping, 0);
 	err = d->open(o, c, &s->driver_state);
 	if (!err && (!d->many || o->sandbox))
 		err = check_single(s, c);

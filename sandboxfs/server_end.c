@@ -43,6 +43,7 @@ static void *say_farewell(void *arg)
 		pthread_mutex_unlock(&f->lock);
 		if (!sb)
 			return NULL;
+		sandbox_probe_end(sb);
 		sandbox_release_attachments(sb);
 		sandbox_stop(sb);
 	}
@@ -85,7 +86,6 @@ void server_end_sandboxes(struct server *s)
 		cancel_start(sb);
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
-	call_cancel(&s->stopping);
 	if (s->has_prober)
 		pthread_join(s->prober, NULL);
 	s->has_prober = false;
@@ -106,7 +106,6 @@ void server_free(struct server *s)
 	if (s->driver_state)
 		s->driver->close(s->driver_state);
 	fault_clear(&s->fault);
-	call_destroy(&s->stopping);
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->lock);
 	free(s);

@@ -220,6 +220,7 @@ static void bridge_close(void *state)
 	if (b->http)
 		http_free(b->http);
 	run_dir_close(&b->run);
+	programs_free(b->programs);
 	names_close(&b->names);
 	free(b->target.base);
 	token_free(b->target.token);
@@ -346,6 +347,8 @@ static int bridge_open(const struct options *o, struct call *c, void **state)
 	if (!err)
 		err = run_dir_open(&b->run, c);
 	if (!err)
+		err = programs_new(&b->programs);
+	if (!err)
 		err = check_token(b, c);
 	if (err) {
 		bridge_close(b);
@@ -426,7 +429,7 @@ static int link_open(struct link *l, struct call *c)
 	struct tunnel_way way = {.target = &l->bridge->target,
 		.terminal = link_terminal,
 		.leave = link_leave,
-		.carrier = {link_run, link_put, l},
+		.carrier = {link_run, link_put, l, l->bridge->programs},
 		.start_ms = l->bridge->options->start_ms,
 		.arg = l};
 	return tunnel_open(c, &way, &l->bridge->run, &l->tunnel);

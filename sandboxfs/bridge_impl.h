@@ -25,7 +25,8 @@ struct bridge {
 	struct http_target target; /* https://HOST[:PORT] */
 	struct names names;
 	struct run_dir run;
-	uint64_t random; /* in the name of what it puts into a sandbox */
+	struct programs *programs; /* what a sandbox is brought */
+	uint64_t random;           /* in the name of what it puts into a sandbox */
 	pthread_mutex_t lock;
 	struct bridge_bucket
 		*buckets; /* lock; those that this mount has mounted, in the order of their names */

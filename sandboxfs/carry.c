@@ -31,16 +31,21 @@ enum {
  */
 #define OWN "own() { test -O \"$1\" && ! test -L \"$1\"; }; "
 
+static const char *const machines[] = {"x86_64", "aarch64"}; /* as uname -m says */
+enum { MACHINES = sizeof machines / sizeof *machines };
+
 /* A program as it is put in: packed, and the hash of what it unpacks to. */
 struct program {
-	const char *machine; /* as uname -m says */
+	const char *machine;
 	struct buf packed;
 	char hash[2 * SHA256_DIGEST_SIZE + 1];
 	int err; /* why there is none */
 };
 
-static struct program programs[] = {{.machine = "x86_64"}, {.machine = "aarch64"}};
-static pthread_once_t programs_once = PTHREAD_ONCE_INIT;
+struct programs {
+	pthread_mutex_t lock;
+	struct program each[MACHINES]; /* lock; one without err does not change any more */
+};
 
 /* --- the programs --- */
 
@@ -93,7 +98,7 @@ static void read_program(struct program *p)
 	static const char *const places[] = {"helper", "../lib/sandboxfs/helper"};
 	AUTO_FREE char *self = realpath("/proc/self/exe", NULL);
 	char *slash = self ? strrchr(self, '/') : NULL;
-	p->err = -ENOENT;
+	p->err = self ? -ENOENT : -errno;
 	for (size_t i = 0; slash && p->err == -ENOENT && i < sizeof places / sizeof *places; i++) {
 		AUTO_BUF path = BUF_INIT;
 		*slash = 0;
@@ -105,53 +110,84 @@ static void read_program(struct program *p)
 		p->err = hash_unpacked(&p->packed, p->hash);
 }
 
-static void read_programs(void)
+int programs_new(struct programs **out)
 {
-	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
-		read_program(&programs[i]);
+	struct programs *p = calloc(1, sizeof *p);
+	if (!p)
+		return -ENOMEM;
+	pthread_mutex_init(&p->lock, NULL);
+	for (size_t i = 0; i < MACHINES; i++)
+		p->each[i] = (struct program){.machine = machines[i], .err = -EAGAIN};
+	*out = p;
+	return 0;
+}
+
+void programs_free(struct programs *p)
+{
+	if (!p)
+		return;
+	for (size_t i = 0; i < MACHINES; i++)
+		buf_release(&p->each[i].packed);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+/* The programs and, for each, why there is none: one that is not installed is not looked for again, any other failure may pass. */
+static const struct program *programs_read(struct programs *p, int err[MACHINES])
+{
+	AUTO_UNLOCK(&p->lock);
+	for (size_t i = 0; i < MACHINES; i++) {
+		if (p->each[i].err && p->each[i].err != -ENOENT)
+			read_program(&p->each[i]);
+		err[i] = p->each[i].err;
+	}
+	return p->each;
 }
 
 /* --- the sandbox --- */
 
 /* One line for the machine, one for each of our programs that is there. */
-static int look(const struct carrier *k, struct call *c, int64_t deadline, struct buf *answer)
+static int look(const struct carrier *k, struct call *c, int64_t deadline,
+	const struct program *each, const int err[MACHINES], struct buf *answer)
 {
 	AUTO_BUF script = BUF_INIT;
 	int status;
 	buf_str(&script, OWN "uname -m");
-	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
-		if (!programs[i].err)
+	for (size_t i = 0; i < MACHINES; i++)
+		if (!err[i])
 			buf_printf(&script,
 				"; d=" PLACE "/%.*s; own " PLACE " && own $d && test -x $d/attach && echo %.*s",
-				HASH_SHOWN, programs[i].hash, HASH_SHOWN, programs[i].hash);
+				HASH_SHOWN, each[i].hash, HASH_SHOWN, each[i].hash);
 	buf_str(&script, "; true");
 	if (buf_error(&script))
 		return -ENOMEM;
-	int err = k->run(k->arg, c, deadline, script.data, answer, &status);
+	int failed = k->run(k->arg, c, deadline, script.data, answer, &status);
 	buf_char(answer, 0);
-	return err ? err : buf_error(answer);
+	return failed ? failed : buf_error(answer);
 }
 
-static const struct program *program_for(struct call *c, const char *machine)
+/* Which of them that machine runs: 0 and *out, or an error with a fault. */
+static int program_for(struct call *c, const char *machine, const struct program *each,
+	const int err[MACHINES], const struct program **out)
 {
 	size_t n = strcspn(machine, " \r\n");
-	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
-		const struct program *p = &programs[i];
-		if (strlen(p->machine) != n || strncmp(p->machine, machine, n) != 0)
+	for (size_t i = 0; i < MACHINES; i++) {
+		if (strlen(machines[i]) != n || strncmp(machines[i], machine, n) != 0)
 			continue;
-		if (!p->err)
-			return p;
-		call_fault(c, ENOTSUP, NULL,
-			"this sandboxfs was installed without helper/sandboxd-%s.gz (%s), which files and "
-			"commands of such a sandbox need; `make helper` builds it",
-			p->machine, strerror(-p->err));
-		return NULL;
+		*out = &each[i];
+		if (err[i] == -ENOENT)
+			return call_fault(c, ENOTSUP, NULL,
+				"this sandboxfs was installed without helper/sandboxd-%s.gz, which files and "
+				"commands of such a sandbox need; `make helper` builds it",
+				machines[i]);
+		return err[i] ? call_fault(c, -err[i], NULL, "helper/sandboxd-%s.gz cannot be read: %s",
+							machines[i], strerror(-err[i]))
+					  : 0;
 	}
 	AUTO_BUF shown = BUF_INIT;
 	shown_words(&shown, machine, n, 40);
-	call_fault(c, ENOTSUP, NULL, "the sandbox is a machine that no helper is built for: %s",
+	return call_fault(c, ENOTSUP, NULL, "the sandbox is a machine that no helper is built for: %s",
 		shown.data ? shown.data : "");
-	return NULL;
 }
 
 /* Unpacks it beside its place, and moves it there when it is what it should be. */
@@ -203,15 +239,16 @@ static int install(
 int carry_in(const struct carrier *k, struct call *c, int64_t deadline, char **attach)
 {
 	AUTO_BUF answer = BUF_INIT;
-	pthread_once(&programs_once, read_programs);
-	int err = look(k, c, deadline, &answer);
+	int missing[MACHINES];
+	const struct program *each = programs_read(k->programs, missing), *p = NULL;
+	int err = look(k, c, deadline, each, missing, &answer);
 	if (err)
 		return err;
 	if (answer.size > ANSWER_MOST)
 		return call_fault(c, EPROTO, NULL, "the sandbox answers something else than was asked");
-	const struct program *p = program_for(c, answer.data);
-	if (!p)
-		return -ENOTSUP;
+	err = program_for(c, answer.data, each, missing, &p);
+	if (err)
+		return err;
 	AUTO_BUF path = BUF_INIT;
 	buf_printf(&path, "%.*s\n", HASH_SHOWN, p->hash);
 	if (!buf_error(&path) && !strstr(answer.data, path.data))

@@ -3,7 +3,7 @@
  * started by its attach mode, which a terminal of the sandbox runs.
  *
  * Knows nothing of how a kind of server runs a script and takes a file: its driver gives that as a carrier. Holds no state but the
- * programs, which are read once.
+ * programs, which a driver keeps for all its sandboxes.
  */
 #ifndef SBX_CARRY_H
 #define SBX_CARRY_H
@@ -14,6 +14,11 @@
 /* What the attach mode says on the terminal: it serves from here on; or why not, to the end of the line. */
 #define CARRY_GREETING "\x1eSANDBOXFS-MUX-1\n"
 #define CARRY_REFUSAL "\x1eSANDBOXFS-ERR "
+
+/* The programs for all machines, each read when it is first needed; what could not be read is read again. Any thread. */
+struct programs;
+int programs_new(struct programs **out);
+void programs_free(struct programs *p); /* NULL is allowed */
 
 struct carrier {
 	/*
@@ -26,6 +31,7 @@ struct carrier {
 	int (*put)(
 		void *arg, struct call *c, int64_t deadline, const void *p, size_t size, char **path);
 	void *arg;
+	struct programs *programs; /* borrowed */
 };
 
 /*

@@ -33,7 +33,8 @@ struct container {
 		bare; /* the same without the token, which the official server would take for the name of a session */
 	struct http *http;
 	int64_t timeout_ms, start_ms;
-	struct run_dir run; /* open once a tunnel has been made */
+	struct run_dir run;        /* open once a tunnel has been made */
+	struct programs *programs; /* what a sandbox is brought */
 };
 
 static void container_close(void *state)
@@ -44,6 +45,7 @@ static void container_close(void *state)
 	if (k->http)
 		http_free(k->http);
 	run_dir_close(&k->run);
+	programs_free(k->programs);
 	free(k->target.base);
 	free(k->target.unix_path);
 	token_free(k->target.token);
@@ -110,6 +112,8 @@ static int container_open(const struct options *o, struct call *c, void **state)
 		err = token_read(o, c, false, &k->target.token);
 	if (!err)
 		err = http_new(&k->http);
+	if (!err)
+		err = programs_new(&k->programs);
 	k->bare = k->target;
 	k->bare.token = NULL;
 	if (err) {
@@ -284,7 +288,7 @@ static int dig(struct container *k, struct call *c, struct tunnel **tunnel, char
 	struct tunnel_way way = {.target = &k->bare,
 		.terminal = link_terminal,
 		.leave = link_leave,
-		.carrier = {link_run, link_put, k},
+		.carrier = {link_run, link_put, k, k->programs},
 		.start_ms = k->start_ms,
 		.arg = k};
 	int err = k->run.path ? 0 : run_dir_open(&k->run, c);

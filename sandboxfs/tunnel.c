@@ -199,12 +199,12 @@ static void drop_waiting(const struct tunnel *t)
 	}
 }
 
-/* A wire again; what fails is logged. */
+/* A wire again; what fails is logged. Who waited is broken off in any case: who has gone away by then is not to count as a use again. */
 static int renew(struct tunnel *t)
 {
 	int err = establish(t, &t->call);
+	drop_waiting(t);
 	if (!err) {
-		drop_waiting(t);
 		atomic_fetch_add(&t->wires, 1);
 		return 0;
 	}

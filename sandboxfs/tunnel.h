@@ -4,8 +4,9 @@
  * connections share the terminal's bytes (mux.h).
  *
  * A tunnel owns one thread, its socket and its wire. A wire that breaks is made anew when somebody connects, again and again, until the tunnel
- * is closed; who connected meanwhile is broken off then, as those are that were open: whether the same sandboxd answers is for others to see
- * first.
+ * is closed; who connected meanwhile is broken off then, or when that has failed, as those are that were open: whether the same sandboxd answers
+ * is for others to see first. Whoever connects counts, also who only asks whether it answers: a sandbox that is known to be unreachable is gone
+ * to again and again, and where servers are short takes the next place that is free.
  */
 #ifndef SBX_TUNNEL_H
 #define SBX_TUNNEL_H

@@ -18,6 +18,7 @@ enum {
 	SEQ_AT = 24,
 	ACKED_AT = 32,
 	IN_FLIGHT_FIRST = 64,
+	ABANDON_AT_ONCE = 64,
 	SLOW_MS = 20
 }; /* places in the head of a request: fileop.h */
 
@@ -28,6 +29,9 @@ struct batch_client {
 	uint64_t next_seq, next_handle;
 	uint64_t *in_flight; /* numbers not answered yet, in no order */
 	size_t in_flight_count, in_flight_size;
+	uint64_t *
+		abandoned; /* numbers whose batches may yet come there, and must not: their callers were told of a failure */
+	size_t abandoned_count, abandoned_size;
 	int64_t delay_ms; /* how long answers take, about; <0: none has come */
 };
 
@@ -55,6 +59,7 @@ void batch_client_free(struct batch_client *bc)
 		return;
 	pthread_mutex_destroy(&bc->lock);
 	free(bc->in_flight);
+	free(bc->abandoned);
 	free(bc);
 }
 
@@ -81,19 +86,29 @@ static void note_delay(struct batch_client *bc, int64_t ms)
 		bc->delay_ms += (ms - bc->delay_ms) / 8;
 }
 
+/* For one number more than count. */
+static int make_room(uint64_t **list, size_t count, size_t *size)
+{
+	if (count < *size)
+		return 0;
+	size_t n = *size ? *size * 2 : IN_FLIGHT_FIRST;
+	uint64_t *more = reallocarray(*list, n, sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	*list = more;
+	*size = n;
+	return 0;
+}
+
 /* A new number, and up to which all have been answered. */
 static int take_seq(struct batch_client *bc, uint64_t *seq, uint64_t *acked)
 {
 	AUTO_UNLOCK(&bc->lock);
 
-	if (bc->in_flight_count == bc->in_flight_size) {
-		size_t n = bc->in_flight_size ? bc->in_flight_size * 2 : IN_FLIGHT_FIRST;
-		uint64_t *more = reallocarray(bc->in_flight, n, sizeof *more);
-		if (!more)
-			return -ENOMEM;
-		bc->in_flight = more;
-		bc->in_flight_size = n;
-	}
+	if (make_room(&bc->in_flight, bc->in_flight_count, &bc->in_flight_size) < 0 ||
+		make_room(&bc->abandoned, bc->abandoned_count + bc->in_flight_count, &bc->abandoned_size) <
+			0)
+		return -ENOMEM;
 	*seq = bc->next_seq++;
 	*acked = *seq - 1;
 	for (size_t i = 0; i < bc->in_flight_count; i++)
@@ -115,10 +130,12 @@ static uint64_t acked_now(struct batch_client *bc)
 	return acked;
 }
 
-static void drop_seq(struct batch_client *bc, uint64_t seq)
+static void drop_seq(struct batch_client *bc, uint64_t seq, bool answered)
 {
 	AUTO_UNLOCK(&bc->lock);
 
+	if (!answered)
+		bc->abandoned[bc->abandoned_count++] = seq; /* take_seq has made room */
 	for (size_t i = 0; i < bc->in_flight_count; i++)
 		if (bc->in_flight[i] == seq)
 			bc->in_flight[i] = bc->in_flight[--bc->in_flight_count];
@@ -133,7 +150,7 @@ static void patch_u64(struct buf *b, size_t at, uint64_t v)
 void batch_unpin(struct batch_client *bc, uint64_t *pin)
 {
 	if (*pin)
-		drop_seq(bc, *pin);
+		drop_seq(bc, *pin, false);
 	*pin = 0;
 }
 
@@ -161,6 +178,7 @@ static bool changes_nothing(enum fileop_code code)
 	case FILEOP_SEEK:
 	case FILEOP_GETXATTR:
 	case FILEOP_LISTXATTR:
+	case FILEOP_ABANDON:
 		return true;
 	default:
 		return false; /* READDIR moves its handle on */
@@ -208,17 +226,74 @@ struct buf *batch_add(struct batch *b, enum fileop_code code, unsigned opflags)
 	return &b->request;
 }
 
-int batch_send(struct batch *b)
+/* Sends the request as it is, and reads the head of its answer. */
+static int exchange(struct batch *b)
 {
 	struct batch_client *bc = b->client;
 	struct fileop_reply head;
-	uint64_t seq = 0, acked;
 	int64_t began = call_now_ms();
-	int err;
+	int err = sandbox_batch(
+		bc->sandbox, b->call, b->mutates, b->changes, b->request.data, b->request.size, &b->reply);
 
+	if (err)
+		return err;
+	note_delay(bc, call_now_ms() - began);
+	reader_init(&b->results, b->reply.data, b->reply.size);
+	if (fileop_get_reply(&b->results, b->count, &head) < 0)
+		return call_fault(b->call, EPROTO, NULL, "%s: its server's answer is no answer to a batch",
+			sandbox_name(bc->sandbox));
+	sandbox_note_boot(bc->sandbox, head.boot, head.workspace_ino, head.avail);
+	return 0;
+}
+
+static int end_request(struct batch *b)
+{
 	end_call(b);
 	fileop_end_request(&b->request, b->count);
-	err = buf_error(&b->request);
+	return buf_error(&b->request);
+}
+
+/*
+ * A change that its caller was told has failed must not be made after what is sent now: the name that a late UNLINK takes may be another
+ * file's by then.
+ */
+static int abandon(struct batch_client *bc, struct call *c)
+{
+	AUTO_BATCH b = {.count = 0};
+	uint64_t list[ABANDON_AT_ONCE];
+	size_t n;
+
+	pthread_mutex_lock(&bc->lock);
+	n = bc->abandoned_count < ABANDON_AT_ONCE ? bc->abandoned_count : ABANDON_AT_ONCE;
+	for (size_t i = 0; i < n; i++)
+		list[i] = bc->abandoned[i];
+	pthread_mutex_unlock(&bc->lock);
+	if (!n)
+		return 0;
+	batch_init(&b, bc, c);
+	for (size_t i = 0; i < n; i++)
+		buf_u64(batch_add(&b, FILEOP_ABANDON, 0), list[i]);
+	int err = end_request(&b);
+	if (!err)
+		err = exchange(&b);
+	if (err)
+		return err;
+	AUTO_UNLOCK(&bc->lock);
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < bc->abandoned_count; k++)
+			if (bc->abandoned[k] == list[i])
+				bc->abandoned[k--] = bc->abandoned[--bc->abandoned_count];
+	return 0;
+}
+
+int batch_send(struct batch *b)
+{
+	struct batch_client *bc = b->client;
+	uint64_t seq = 0, acked;
+	int err = end_request(b);
+
+	if (!err && b->mutates)
+		err = abandon(bc, b->call);
 	if (!err && b->pin && *b->pin) {
 		seq = *b->pin;
 		acked = acked_now(bc);
@@ -231,23 +306,12 @@ int batch_send(struct batch *b)
 		patch_u64(&b->request, SEQ_AT, seq);
 		patch_u64(&b->request, ACKED_AT, acked);
 	}
-	err = sandbox_batch(
-		bc->sandbox, b->call, b->mutates, b->changes, b->request.data, b->request.size, &b->reply);
-	if (!err) {
-		note_delay(bc, call_now_ms() - began);
-		reader_init(&b->results, b->reply.data, b->reply.size);
-		if (fileop_get_reply(&b->results, b->count, &head) < 0)
-			err = call_fault(b->call, EPROTO, NULL,
-				"%s: its server's answer is no answer to a batch", sandbox_name(bc->sandbox));
-	}
+	err = exchange(b);
 	if (b->pin)
 		*b->pin = err ? seq : 0;
 	if (seq && !(b->pin && err))
-		drop_seq(bc, seq);
-	if (err)
-		return err;
-	sandbox_note_boot(bc->sandbox, head.boot, head.workspace_ino, head.avail);
-	return 0;
+		drop_seq(bc, seq, !err);
+	return err;
 }
 
 /* What a person must know although a program has its errno: it is the sandbox's state, not the call's mistake. */

@@ -94,6 +94,11 @@ enum fileop_code {
 	FILEOP_LISTXATTR,  /* target -> string names (each followed by NUL) */
 	FILEOP_REMOVEXATTR, /* target, string name -> */
 	FILEOP_SALVAGE, /* u64 handle, string path -> attr: a new file at path with the handle's content and mode (O_EXCL) */
+	/*
+	 * u64 seq -> : the batch of that number will not be sent again, and nobody waits for its answer. If it comes yet (a link may hold it
+	 * up), it is refused; if it runs, its end is waited for, 1 s at most.
+	 */
+	FILEOP_ABANDON,
 	FILEOP_CODE_COUNT
 };
 

@@ -412,6 +412,7 @@ fileop_call_fn *fileop_find_call(unsigned code)
 		[FILEOP_LISTXATTR] = fileop_call_listxattr,
 		[FILEOP_REMOVEXATTR] = fileop_call_removexattr,
 		[FILEOP_SALVAGE] = fileop_call_salvage,
+		[FILEOP_ABANDON] = fileop_call_abandon,
 	};
 	return code < FILEOP_CODE_COUNT ? table[code] : NULL;
 }

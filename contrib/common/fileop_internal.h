@@ -3,7 +3,7 @@
  *
  *   fileop_server.c   the server, its batches, space
  *   fileop_handles.c  clients and their handles, leases
- *   fileop_replay.c   remembered replies
+ *   fileop_replay.c   remembered replies, and what is not to be done any more
  *   fileop_path.c     paths, files found by them, attributes
  *   fileop_stage.c    stages, and the copying of content
  *   fileop_calls.c    the table of calls, and those on names and attributes
@@ -117,7 +117,8 @@ typedef int fileop_call_fn(struct fileop_batch *b, struct reader *in, struct buf
 fileop_call_fn *fileop_find_call(unsigned code);
 fileop_call_fn fileop_call_open, fileop_call_close, fileop_call_read, fileop_call_write,
 	fileop_call_commit, fileop_call_fsync, fileop_call_readdir, fileop_call_rewinddir,
-	fileop_call_fallocate, fileop_call_seek, fileop_call_copy_range, fileop_call_salvage;
+	fileop_call_fallocate, fileop_call_seek, fileop_call_copy_range, fileop_call_salvage,
+	fileop_call_abandon;
 fileop_call_fn fileop_call_getxattr, fileop_call_setxattr, fileop_call_listxattr,
 	fileop_call_removexattr;
 

@@ -9,9 +9,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cleanup.h"
 #include "fileop_internal.h"
+
+enum { ABANDON_S = 1 };
 
 struct fileop_memory {
 	uint64_t seq;
@@ -85,6 +88,40 @@ int fileop_replay_begin(struct fileop_server *s, struct fileop_client *c, uint64
 		return FILEOP_REPLAY_LOST;
 	buf_add(reply, m->reply, m->size);
 	return buf_error(reply) ? -ENOMEM : (int)FILEOP_REPLAY_REPEATED;
+}
+
+int fileop_call_abandon(struct fileop_batch *b, struct reader *in, struct buf *out)
+{
+	struct fileop_args a = {in, 0};
+	uint64_t seq = reader_u64(in);
+	int err = fileop_args_end(&a);
+	struct fileop_client *c = b->client;
+	struct timespec limit;
+
+	(void)out;
+	if (err)
+		return err;
+	clock_gettime(CLOCK_MONOTONIC, &limit);
+	limit.tv_sec += ABANDON_S;
+	AUTO_UNLOCK(&b->server->lock);
+	struct fileop_memory *m = c->oldest;
+	while (m && m->seq != seq)
+		m = m->next;
+	if (!m && seq <= c->forgotten)
+		return 0;
+	if (!m) {
+		err = remember(c, seq, &m);
+		if (err < 0)
+			return err;
+		m->done = true; /* and without a reply: whoever comes with it is refused */
+		return 0;
+	}
+	m->waiting++;
+	while (!m->done && pthread_cond_clockwait(
+						   &b->server->remembered, &b->server->lock, CLOCK_MONOTONIC, &limit) == 0)
+		;
+	m->waiting--;
+	return 0;
 }
 
 void fileop_replay_end(struct fileop_server *s, struct fileop_client *c, struct fileop_memory *mem,

@@ -94,6 +94,45 @@ static void test_a_repeated_batch_gets_the_same_reply_and_is_done_once(void **st
 	assert_int_equal(first_error(&again), -EEXIST);
 }
 
+static int abandon(struct rig *r, uint64_t seq)
+{
+	r->seq = 0;
+	rig_begin(r);
+	size_t at = rig_call(r, FILEOP_ABANDON);
+	buf_u64(&r->request, seq);
+	return rig_one(r, at);
+}
+
+static void test_an_abandoned_batch_that_comes_late_is_refused(void **state)
+{
+	struct rig *r = *state;
+	AUTO_BUF late = BUF_INIT;
+	AUTO_BUF reply = BUF_INIT;
+	put_file(r, "f", "old");
+	/* It is on the way, when its sender gives it up, and the name goes to another file. */
+	r->seq = 7;
+	rig_begin(r);
+	size_t at = rig_call(r, FILEOP_UNLINK);
+	rig_str(r, rig_path(r, "f"));
+	fileop_end_call(&r->request, at);
+	fileop_end_request(&r->request, 1);
+	buf_add(&late, r->request.data, r->request.size);
+	assert_int_equal(abandon(r, 7), 0);
+	assert_int_equal(abandon(r, 7), 0);
+	assert_int_equal(fileop_server_run(r->s, late.data, late.size, &reply), 0);
+	assert_int_equal(first_error(&reply), -ESTALE);
+	assert_true(is_there(r, "f"));
+	/* One that had come before has its answer still. */
+	r->seq = 8;
+	assert_int_equal(op_make(r, FILEOP_MKDIR, "d", 0755), 0);
+	buf_clear(&late);
+	buf_add(&late, r->request.data, r->request.size);
+	assert_int_equal(abandon(r, 8), 0);
+	buf_clear(&reply);
+	assert_int_equal(fileop_server_run(r->s, late.data, late.size, &reply), 0);
+	assert_int_equal(first_error(&reply), 0);
+}
+
 static void test_a_repeated_open_has_its_handle(void **state)
 {
 	struct rig *r = *state;
@@ -425,6 +464,7 @@ int main(void)
 		T(test_calls_are_done_in_order_and_each_has_its_errno),
 		T(test_the_rest_of_a_batch_depends_on_a_call_that_must),
 		T(test_a_repeated_batch_gets_the_same_reply_and_is_done_once),
+		T(test_an_abandoned_batch_that_comes_late_is_refused),
 		T(test_a_repeated_open_has_its_handle),
 		T(test_acknowledged_replies_are_dropped_beyond_256),
 		T(test_what_is_remembered_is_bounded),

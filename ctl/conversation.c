@@ -63,7 +63,7 @@ struct conversation {
 	unsigned kept_at;
 };
 
-void conversation_request_release(struct conversation_request *q)
+static void request_release(struct conversation_request *q)
 {
 	buf_release(&q->command);
 	buf_release(&q->input);
@@ -75,7 +75,7 @@ void conversation_request_release(struct conversation_request *q)
 
 static void item_free(struct conversation *v, struct item *it)
 {
-	conversation_request_release(&it->request);
+	request_release(&it->request);
 	if (it->reader)
 		v->format->reader_free(it->reader);
 	if (it->run) {
@@ -422,7 +422,7 @@ int conversation_document(void *state, struct call *c, const char *text, size_t 
 	if (!err)
 		err = start_item(v, c, &it);
 	/* What it was given may be long, and it may run long. */
-	conversation_request_release(&it.request);
+	request_release(&it.request);
 	if (!err)
 		err = ctl_runs_finish(v->runs, c, it.run);
 	if (err == -EINTR && it.run) {

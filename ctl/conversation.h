@@ -18,7 +18,6 @@ struct conversation_request {
 	int64_t timeout_ms;
 	char *session; /* NULL: that of the file's directory, if it has one */
 };
-void conversation_request_release(struct conversation_request *q);
 
 struct conversation_format {
 	const char *name;  /* of the file, for messages */

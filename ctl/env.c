@@ -249,7 +249,8 @@ int ctl_env_check(struct call *c, struct json_object *env, const char *what)
 	return 0;
 }
 
-int ctl_env_parse_json(struct call *c, const char *text, size_t n, struct json_object **changes)
+/* The same of one JSON object; null unsets. */
+static int parse_json(struct call *c, const char *text, size_t n, struct json_object **changes)
 {
 	AUTO_JSON *o = NULL;
 	int err = ctl_parse_json(c, n ? text : "", n, &o);
@@ -277,7 +278,8 @@ void ctl_env_put(struct json_object *env, struct buf *out)
 	}
 }
 
-void ctl_env_put_json(struct json_object *env, struct buf *out)
+/* One JSON object and a newline. */
+static void put_json(struct json_object *env, struct buf *out)
 {
 	size_t n = 0;
 	const char *text = env ? json_object_to_json_string_length(
@@ -313,7 +315,7 @@ int ctl_env_show(const struct ctl_ref *ref, struct call *c, struct buf *out)
 int ctl_env_show_json(const struct ctl_ref *ref, struct call *c, struct buf *out)
 {
 	(void)c;
-	return show(ref, out, ctl_env_put_json);
+	return show(ref, out, put_json);
 }
 
 /* All of it or nothing. */
@@ -347,6 +349,6 @@ int ctl_env_store_json(
 {
 	AUTO_JSON *changes = NULL;
 	(void)append;
-	int err = ctl_env_parse_json(c, text, n, &changes);
+	int err = parse_json(c, text, n, &changes);
 	return err ? err : store(ref, changes);
 }

@@ -28,8 +28,6 @@ void ctl_env_free_pairs(char **pairs);
  * do nothing. -EINVAL with a sentence that tells the line, not what it holds.
  */
 int ctl_env_parse(struct call *c, const char *text, size_t n, struct json_object **changes);
-/* The same of one JSON object; null unsets. */
-int ctl_env_parse_json(struct call *c, const char *text, size_t n, struct json_object **changes);
 /* Checks a request's "env": an object of strings and nulls whose names a shell can assign. what: for the message, "env". */
 int ctl_env_check(struct call *c, struct json_object *env, const char *what);
 /* New: base (NULL: empty) with the changes made. 0 or -ENOMEM. */
@@ -37,8 +35,6 @@ int ctl_env_changed(
 	struct json_object *base, struct json_object *changes, struct json_object **out);
 /* KEY=VALUE lines that can be written back; a value with newlines is a comment that names env.json. env may be NULL. */
 void ctl_env_put(struct json_object *env, struct buf *out);
-/* One JSON object and a newline. */
-void ctl_env_put_json(struct json_object *env, struct buf *out);
 
 /* --- the rows env and env.json --- */
 int ctl_env_show(const struct ctl_ref *ref, struct call *c, struct buf *out);

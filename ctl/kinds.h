@@ -190,7 +190,6 @@ void ctl_channel_destroy(struct ctl_channel *ch);
 
 /* --- status.c --- */
 void ctl_put_time(struct buf *out, const struct timespec *t); /* ISO 8601, UTC, ms */
-void ctl_put_fault(struct buf *out, const struct fault *f);
 int ctl_show_status(const struct ctl_ref *ref, struct call *c, struct buf *out);
 int ctl_show_sync(const struct ctl_ref *ref, struct call *c, struct buf *out);
 int ctl_show_error(const struct ctl_ref *ref, struct call *c,

@@ -28,7 +28,7 @@ static void put_line(struct buf *out, const char *name, const char *value)
 	buf_char(out, '\n');
 }
 
-void ctl_put_fault(struct buf *out, const struct fault *f)
+static void put_fault(struct buf *out, const struct fault *f)
 {
 	if (!f->err)
 		return; /* nothing has failed */
@@ -55,7 +55,7 @@ int ctl_show_error(const struct ctl_ref *ref, struct call *c, struct buf *out)
 		sandbox_last_fault(ref->sandbox, &f);
 	else
 		server_last_fault(ref->server, &f);
-	ctl_put_fault(out, &f);
+	put_fault(out, &f);
 	fault_clear(&f);
 	return 0;
 }

@@ -279,7 +279,7 @@ int terminal_start(
 	return 0;
 }
 
-struct terminal *terminal_get(struct terminal *t)
+static struct terminal *terminal_get(struct terminal *t)
 {
 	atomic_fetch_add(&t->refs, 1);
 	return t;

@@ -40,7 +40,6 @@ struct terminal_spec {
  */
 int terminal_start(
 	struct sandbox *sb, struct call *c, const struct terminal_spec *spec, struct terminal **out);
-struct terminal *terminal_get(struct terminal *t);
 void terminal_put(struct terminal *t);
 void terminal_size(struct terminal *t, unsigned *columns, unsigned *rows);
 

@@ -17,7 +17,8 @@ enum { WORD_SHOWN = 100 };
 
 /* --- what is asked --- */
 
-bool websocket_is_token(const char *s, size_t n)
+/* Is s a token of HTTP (the name of a header, a protocol)? */
+static bool is_token(const char *s, size_t n)
 {
 	static const char others[] = "!#$%&'*+-.^_`|~";
 
@@ -47,7 +48,7 @@ static int check_header(struct call *c, const char *header)
 {
 	size_t n = strcspn(header, ":");
 
-	if (header[n] != ':' || !websocket_is_token(header, n))
+	if (header[n] != ':' || !is_token(header, n))
 		return call_fault(
 			c, EINVAL, NULL, "not a header: %.*s; write header=NAME:VALUE", WORD_SHOWN, header);
 	if (is_ours(header, n))
@@ -75,7 +76,7 @@ int websocket_check(struct call *c, const struct websocket_spec *spec)
 	}
 	for (const char *p = spec->protocol; p;) {
 		size_t n = strcspn(p, ",");
-		if (!websocket_is_token(p, n))
+		if (!is_token(p, n))
 			return call_fault(c, EINVAL, NULL, "not a protocol: %.*s; write protocol=P or P1,P2",
 				WORD_SHOWN, spec->protocol);
 		p = p[n] ? p + n + 1 : NULL;
@@ -190,7 +191,7 @@ static bool next_header(const char **p, const char *end, struct header *h, bool 
 	h->name = *p;
 	h->name_size = colon ? (size_t)(colon - *p) : 0;
 	*p = line_end + 2;
-	if (!websocket_is_token(h->name, h->name_size)) {
+	if (!is_token(h->name, h->name_size)) {
 		*bad = true;
 		return false;
 	}
@@ -289,7 +290,7 @@ int websocket_answer(
 		} else if (header_is(&h, "Sec-WebSocket-Extensions")) {
 			bad = bad || h.value_size > 0; /* none was offered */
 		} else if (header_is(&h, "Sec-WebSocket-Protocol")) {
-			if (chosen || !wanted || !websocket_is_token(h.value, h.value_size) ||
+			if (chosen || !wanted || !is_token(h.value, h.value_size) ||
 				!list_has(wanted, strlen(wanted), h.value, h.value_size, false))
 				return refuse(why, -EPROTO, "the service chose a protocol that was not offered");
 			chosen = strndup(h.value, h.value_size);

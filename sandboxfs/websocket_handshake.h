@@ -14,8 +14,6 @@
 
 enum { WEBSOCKET_KEY = 24 /* characters */, WEBSOCKET_HEAD_MAX = 16 << 10 };
 
-/* Is s a token of HTTP (the name of a header, a protocol)? */
-bool websocket_is_token(const char *s, size_t n);
 /* 0, or -EINVAL with a fault that says what in spec cannot be sent. */
 int websocket_check(struct call *c, const struct websocket_spec *spec);
 /* A fresh key. 0 or a negative errno. */

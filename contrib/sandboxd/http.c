@@ -195,11 +195,12 @@ enum MHD_Result reply_bytes(
 	return reply(r, status, response, type, headers);
 }
 
-enum MHD_Result reply_empty(struct request *r, unsigned status, bool close)
+/* The answer to a body that nobody reads: the connection ends with it. */
+static enum MHD_Result reply_unread(struct request *r, unsigned status)
 {
 	static const char *const closing[] = {MHD_HTTP_HEADER_CONNECTION, "close", NULL};
-	return reply(r, status, MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT), NULL,
-		close ? closing : NULL);
+	return reply(
+		r, status, MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT), NULL, closing);
 }
 
 enum MHD_Result reply_error(struct request *r, enum error_code code, struct json_object *context,
@@ -328,7 +329,7 @@ static enum MHD_Result request_begin(struct request *r, const char *path, const 
 	}
 	r->route = route_find(method, path, &r->id);
 	if (!route_body(r->route) && body_announced_too_large(r->connection))
-		return reply_empty(r, MHD_HTTP_CONTENT_TOO_LARGE, true);
+		return reply_unread(r, MHD_HTTP_CONTENT_TOO_LARGE);
 	return MHD_YES;
 }
 
@@ -368,7 +369,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		return ok;
 	}
 	if (r->discarded)
-		return reply_empty(r, MHD_HTTP_CONTENT_TOO_LARGE, true);
+		return reply_unread(r, MHD_HTTP_CONTENT_TOO_LARGE);
 	if (!r->route)
 		return reply_error(r, ERR_NOT_FOUND, NULL, NULL, "The requested endpoint was not found");
 	return r->route->handle(r);

@@ -63,7 +63,6 @@ enum MHD_Result reply_text(struct request *r, unsigned status, const char *text)
 /* Takes the content of b. headers: name, value, ..., NULL; or NULL. */
 enum MHD_Result reply_bytes(struct request *r, unsigned status, const char *type, struct buf *b,
 	const char *const *headers);
-enum MHD_Result reply_empty(struct request *r, unsigned status, bool close);
 /* context is taken and may be NULL; operation may be NULL. */
 enum MHD_Result reply_error(struct request *r, enum error_code code, struct json_object *context,
 	const char *operation, const char *fmt, ...) __attribute__((format(printf, 5, 6)));

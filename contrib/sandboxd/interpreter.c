@@ -375,7 +375,7 @@ static void *context_thread(void *arg)
 	return NULL;
 }
 
-void context_wake(struct context *c)
+static void context_wake(struct context *c)
 {
 	uint64_t one = 1;
 	/* A full counter is as good a wake-up as any. */

@@ -88,6 +88,5 @@ void executor_end(struct context *c);
 /* interpreter.c */
 struct json_object *run_error(const char *name, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
-void context_wake(struct context *c);
 
 #endif

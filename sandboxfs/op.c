@@ -223,7 +223,6 @@ struct op *op_new(
 	}
 	op->req = req;
 	op->front = f;
-	op->uid = ctx->uid;
 	op->pid = ctx->pid;
 	op->patient = patient;
 	atomic_init(&op->refs, 1);
@@ -270,11 +269,6 @@ struct call *op_call(struct op *op)
 pid_t op_pid(struct op *op)
 {
 	return op->pid;
-}
-
-uid_t op_uid(struct op *op)
-{
-	return op->uid;
 }
 
 void op_reply_err(struct op *op, int err)

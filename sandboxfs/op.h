@@ -23,7 +23,6 @@ enum {
 
 struct call *op_call(struct op *op); /* borrowed: cancel token and fault of this request */
 pid_t op_pid(struct op *op); /* thread id of the caller; 0 if it is in another pid namespace */
-uid_t op_uid(struct op *op);
 
 void op_reply_err(struct op *op, int err); /* err: 0 or a negative errno */
 void op_reply_data(struct op *op, const void *p, size_t n);

@@ -15,7 +15,6 @@ struct op {
 	struct front *front;
 	struct call call;
 	uint64_t number; /* key in the table */
-	uid_t uid;
 	pid_t pid;
 	bool patient;     /* a caught SIGALRM does not cancel it */
 	_Atomic int refs; /* the one who answers, and whoever cancels at this moment */

@@ -221,7 +221,6 @@ static int run_prepare(struct run *r, const struct run_spec *spec)
 	}
 	r->starting = true;
 	r->command = command;
-	r->timeout_ms = spec->timeout_ms > 0 ? spec->timeout_ms : 0;
 	clock_gettime(CLOCK_REALTIME, &r->started);
 	return r->cancel ? -EINTR : 0;
 }
@@ -347,12 +346,6 @@ int run_exit(struct run *r, bool *timed_out)
 	if (timed_out)
 		*timed_out = r->timed_out;
 	return r->code;
-}
-
-int64_t run_timeout_ms(struct run *r)
-{
-	AUTO_UNLOCK(&r->lock);
-	return r->timeout_ms;
 }
 
 const char *run_command(struct run *r)

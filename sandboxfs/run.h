@@ -66,7 +66,6 @@ bool run_has_begun(struct run *r);
 uint64_t run_number(const struct run *r);
 /* Exit code 0…255 (128+N for signal N; 124 with *timed_out for a time-out). Valid in RUN_ENDED. */
 int run_exit(struct run *r, bool *timed_out);
-int64_t run_timeout_ms(struct run *r);
 const char *run_command(struct run *r); /* borrowed; "" before the start */
 void run_times(struct run *r, struct timespec *started,
 	struct timespec *ended);            /* zero: not yet; CLOCK_REALTIME */

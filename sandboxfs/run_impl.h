@@ -48,7 +48,6 @@ struct run {
 	bool may_run;          /* under lock: in the sandbox, for all we know */
 	bool timed_out;        /* under lock, as those below */
 	int code;
-	int64_t timeout_ms;
 	struct timespec started, ended;
 	struct fault fault;
 	struct run_waiter *waiters;

@@ -362,11 +362,6 @@ void child_put(struct child *c)
 	child_release(c);
 }
 
-pid_t child_pid(const struct child *c)
-{
-	return c->pid;
-}
-
 void child_signal(struct child *c, int sig)
 {
 	pidfd_send_signal(c->pidfd, sig, NULL, 0); /* ESRCH: it has ended */

@@ -78,7 +78,6 @@ int spawner_start(
 	struct spawner *s, const struct spawn *what, struct child **out, const char **stage);
 struct child *child_get(struct child *c);
 void child_put(struct child *c); /* NULL is allowed; does not end it */
-pid_t child_pid(const struct child *c);
 /* A child that has ended is left alone (and so is a stranger who has its number now). */
 void child_signal(struct child *c, int sig);
 /* SIGKILL for a child and all that it has started and that is still in its process group; nothing once it has ended. */

@@ -93,7 +93,7 @@ static int try_wire(struct tunnel *t, struct call *c, int64_t deadline)
 	AUTO_FREE char *path = t->way.terminal(t->way.arg, t->session, t->attach);
 	if (!path)
 		return -ENOMEM;
-	err = wire_open(c, t->way.target, path, NULL, deadline, &t->wire);
+	err = wire_open(c, t->way.target, path, deadline, &t->wire);
 	if (err) {
 		t->session[0] = 0; /* none was made, or nobody can tell */
 		return err;

@@ -437,10 +437,10 @@ static int read_head(struct wire *w, int64_t deadline, size_t *head)
 	}
 }
 
-static int shake_hands(struct wire *w, const struct http_target *target, const char *path,
-	const char *const *headers, int64_t deadline)
+static int shake_hands(
+	struct wire *w, const struct http_target *target, const char *path, int64_t deadline)
 {
-	struct websocket_spec spec = {.path = path, .headers = headers};
+	struct websocket_spec spec = {.path = path};
 	char key[WEBSOCKET_KEY + 1];
 	AUTO_BUF request = BUF_INIT;
 	AUTO_FREE char *protocol = NULL;
@@ -466,8 +466,8 @@ static int shake_hands(struct wire *w, const struct http_target *target, const c
 	return (int)head;
 }
 
-int wire_open(struct call *c, const struct http_target *target, const char *path,
-	const char *const *headers, int64_t deadline, struct wire **out)
+int wire_open(struct call *c, const struct http_target *target, const char *path, int64_t deadline,
+	struct wire **out)
 {
 	struct wire *w = calloc(1, sizeof *w);
 	if (!w)
@@ -475,7 +475,7 @@ int wire_open(struct call *c, const struct http_target *target, const char *path
 	w->fd = CURL_SOCKET_BAD;
 	w->call = c;
 	int err = wire_connect(w, target);
-	int head = err ? err : shake_hands(w, target, path, headers, deadline);
+	int head = err ? err : shake_hands(w, target, path, deadline);
 	if (head < 0) {
 		wire_close(w);
 		return head;

@@ -20,10 +20,9 @@ struct wire;
  * Connects and waits until the server has accepted: 0 and *out new. Else a negative errno with a fault: -EACCES (the token), -EAGAIN (not now:
  * 429, 502, 503, 504, or it broke off), -ECONNRESET (it broke off before there was a connection, in the handshake of TLS), -ENOTSUP (404: nothing
  * of the kind is there), -EHOSTUNREACH, -EPROTO, -ETIMEDOUT, -EINTR.
- * headers: "NAME:VALUE", NULL-terminated, or NULL.
  */
-int wire_open(struct call *c, const struct http_target *target, const char *path,
-	const char *const *headers, int64_t deadline, struct wire **out);
+int wire_open(struct call *c, const struct http_target *target, const char *path, int64_t deadline,
+	struct wire **out);
 /*
  * Skips what comes until mark (n bytes, inclusive): 0. -EPIPE with the fault saying what the server said instead, if anything; -EPROTO
  * after `most` bytes; -ETIMEDOUT; -EINTR. On a line that begins with `bad`, -EIO with what follows in the fault.

@@ -60,11 +60,6 @@ void fileop_server_free(struct fileop_server *s)
 	free(s);
 }
 
-const uint8_t *fileop_server_boot(const struct fileop_server *s)
-{
-	return s->boot;
-}
-
 /* --- space --- */
 
 /* Bytes that may still be written; 0 if nobody can tell. */

@@ -32,7 +32,4 @@ int fileop_server_run(struct fileop_server *s, const void *request, size_t size,
 /* Would writing n more bytes under /workspace go below min_free? 0 or -ENOSPC. */
 int fileop_server_check_space(struct fileop_server *s, uint64_t n);
 
-/* The id drawn at fileop_server_new, 16 bytes, borrowed. */
-const uint8_t *fileop_server_boot(const struct fileop_server *s);
-
 #endif

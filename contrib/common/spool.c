@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -50,8 +49,7 @@ struct spool {
 	int fd;
 	uint64_t limit;
 
-	pthread_mutex_t lock; /* covers all until watch_lock */
-	pthread_cond_t changed;
+	pthread_mutex_t lock;     /* covers all until watch_lock */
 	struct segment *segments; /* [head, tail) */
 	size_t head, tail, capacity;
 	struct segment end; /* where the next segment will start */
@@ -97,11 +95,6 @@ int spool_new(const char *dir, uint64_t limit, struct spool **out)
 	if (err < 0)
 		return err;
 	s->limit = limit ? limit : 1;
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->changed, &attr);
-	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->watch_lock, NULL);
 	*out = steal(s);
@@ -119,7 +112,6 @@ void spool_put(struct spool *s)
 	}
 	close(s->fd);
 	free(s->segments);
-	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->watch_lock);
 	free(s);
@@ -333,7 +325,6 @@ static int append(struct spool *s, enum spool_view stream, const char *p, uint64
 		int err = append_locked(s, stream, p, n);
 		if (err < 0)
 			return err;
-		pthread_cond_broadcast(&s->changed);
 	}
 	spool_tell(s);
 	return 0;
@@ -356,7 +347,6 @@ void spool_end(struct spool *s)
 		if (s->ended)
 			return;
 		s->ended = true;
-		pthread_cond_broadcast(&s->changed);
 	}
 	spool_tell(s);
 }
@@ -469,22 +459,5 @@ void spool_unwatch(struct spool *s, struct spool_watch *w)
 			free(w);
 			return;
 		}
-	}
-}
-
-int spool_wait(struct spool *s, enum spool_view view, uint64_t off, int64_t deadline_ms)
-{
-	struct timespec until = {
-		.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
-	AUTO_UNLOCK(&s->lock);
-	for (;;) {
-		if (start_in(&s->end, view) > off)
-			return 1;
-		if (s->ended)
-			return 0;
-		int err = deadline_ms < 0 ? pthread_cond_wait(&s->changed, &s->lock)
-								  : pthread_cond_timedwait(&s->changed, &s->lock, &until);
-		if (err)
-			return -err;
 	}
 }

@@ -58,7 +58,4 @@ struct spool_watch;
 struct spool_watch *spool_watch(struct spool *s, void (*cb)(void *arg), void *arg);
 void spool_unwatch(struct spool *s, struct spool_watch *w);
 
-/* Blocks until size(view) > off, or the end, or the deadline (CLOCK_MONOTONIC ms; <0: none). 1: there is more, 0: ended, -ETIMEDOUT. */
-int spool_wait(struct spool *s, enum spool_view view, uint64_t off, int64_t deadline_ms);
-
 #endif

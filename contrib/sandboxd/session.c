@@ -16,7 +16,7 @@
 #include "session_internal.h"
 #include "text.h"
 
-enum { INTERRUPT_GRACE_MS = 2000, DELETE_WAIT_MS = 5000, ROUND_MS = 20, PLACE_WAIT_MS = 1000 };
+enum { INTERRUPT_GRACE_MS = 2000, DELETE_WAIT_MS = 5000, PLACE_WAIT_MS = 1000 };
 
 struct sessions {
 	struct server *server;

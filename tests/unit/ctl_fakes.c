@@ -105,12 +105,6 @@ pid_t op_pid(struct op *op)
 	return op->pid;
 }
 
-uid_t op_uid(struct op *op)
-{
-	(void)op;
-	return getuid();
-}
-
 static void answer(struct op *op, int err, const void *p, size_t n)
 {
 	AUTO_UNLOCK(&lock);
@@ -755,7 +749,7 @@ int run_exit(struct run *r, bool *timed_out)
 	return r->code;
 }
 
-int64_t run_timeout_ms(struct run *r)
+int64_t fake_run_timeout_ms(struct run *r)
 {
 	return r->timeout_ms;
 }

@@ -52,6 +52,7 @@ struct run *fake_last_run(void);
 const char *fake_run_cwd(struct run *r);
 const char *fake_run_env(struct run *r, unsigned i);
 const void *fake_run_input(struct run *r, size_t *n);
+int64_t fake_run_timeout_ms(struct run *r);
 void fake_run_print(struct run *r, int stream, const char *text, size_t n);
 void fake_run_end(struct run *r, int code, bool timed_out);
 void fake_run_lose(struct run *r, int err);

@@ -929,7 +929,7 @@ static void exec_json_takes_all_options_and_tells_events(void **state)
 	assert_string_equal(fake_run_cwd(r), "/workspace/sub");
 	assert_string_equal(fake_run_env(r, 0), "A=b c");
 	assert_null(fake_run_env(r, 1));
-	assert_int_equal(run_timeout_ms(r), 1500);
+	assert_int_equal(fake_run_timeout_ms(r), 1500);
 	const void *input = fake_run_input(r, &n);
 	assert_int_equal(n, 5);
 	assert_memory_equal(input, "\0a'\"\xff", 5);

@@ -12,9 +12,13 @@ static void test_ping_and_the_head_of_a_reply(void **state)
 	rig_begin(r);
 	assert_int_equal(rig_one(r, rig_call(r, FILEOP_PING)), 0);
 	assert_int_equal(r->body.left, 0);
-	assert_memory_equal(r->head.boot, fileop_server_boot(r->s), FILEOP_ID_SIZE);
 	assert_int_equal(r->head.workspace_ino, stat_of(r, "").st_ino);
 	assert_true(r->head.avail > 0);
+	uint8_t boot[FILEOP_ID_SIZE];
+	memcpy(boot, r->head.boot, sizeof(boot));
+	rig_begin(r);
+	assert_int_equal(rig_one(r, rig_call(r, FILEOP_PING)), 0);
+	assert_memory_equal(r->head.boot, boot, sizeof(boot));
 }
 
 static void test_unknown_calls_and_trailing_bytes_are_refused(void **state)

@@ -1,6 +1,7 @@
 /* links: contrib/common/buf.c contrib/common/spool.c */
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -8,7 +9,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
@@ -168,27 +168,6 @@ static void after_the_end_nothing_is_taken(void **state)
 	assert_true(spool_ended(s));
 	assert_int_equal(spool_append(s, SPOOL_STDOUT, "y", 1), -EPIPE);
 	assert_int_equal(spool_append_gap(s, SPOOL_STDOUT, 1), -EPIPE);
-	assert_int_equal(spool_wait(s, SPOOL_BOTH, 0, -1), 1);
-	assert_int_equal(spool_wait(s, SPOOL_BOTH, 1, -1), 0);
-	spool_put(s);
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static void waiting_keeps_its_deadline(void **state)
-{
-	(void)state;
-	struct spool *s = make(100);
-	put(s, SPOOL_STDERR, "x");
-	int64_t start = now_ms();
-	assert_int_equal(spool_wait(s, SPOOL_STDOUT, 0, start + 30), -ETIMEDOUT);
-	assert_true(now_ms() - start >= 30);
-	assert_int_equal(spool_wait(s, SPOOL_STDERR, 0, start + 30), 1);
 	spool_put(s);
 }
 
@@ -251,19 +230,35 @@ static void watchers_are_told_until_they_leave(void **state)
 
 enum { FOLLOWED = 200000 };
 
+static void post(void *arg)
+{
+	sem_post(arg);
+}
+
 static void *follow(void *arg)
 {
 	struct spool *s = arg;
 	uint64_t off = 0;
 	char got[4096];
-	while (spool_wait(s, SPOOL_STDOUT, off, -1) == 1) {
+	sem_t told;
+	assert_int_equal(sem_init(&told, 0, 0), 0);
+	struct spool_watch *w = spool_watch(s, post, &told);
+	assert_non_null(w);
+	for (;;) {
+		bool last = spool_ended(s); /* asked first: what there is then is all */
 		ssize_t n = spool_pread(s, SPOOL_STDOUT, got, sizeof got, off, NULL, NULL);
-		assert_true(n > 0);
+		assert_true(n >= 0);
+		if (!n && last)
+			break;
+		if (!n)
+			assert_int_equal(sem_wait(&told), 0);
 		for (ssize_t i = 0; i < n; i++)
 			assert_int_equal((unsigned char)got[i], (off + (uint64_t)i) % 251);
 		off += (uint64_t)n;
 	}
 	assert_int_equal(off, FOLLOWED);
+	spool_unwatch(s, w);
+	sem_destroy(&told);
 	return NULL;
 }
 
@@ -311,7 +306,6 @@ int main(void)
 		cmocka_unit_test(a_gap_counts_and_cannot_be_read),
 		cmocka_unit_test(a_reader_that_goes_on_is_told_what_it_lost),
 		cmocka_unit_test(after_the_end_nothing_is_taken),
-		cmocka_unit_test(waiting_keeps_its_deadline),
 		cmocka_unit_test(a_random_mixture_equals_its_model),
 		cmocka_unit_test(watchers_are_told_until_they_leave),
 		cmocka_unit_test(readers_follow_a_writer),

@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "kinds.h"
+#include "timed.h"
 
 enum {
 	BUCKETS = 128,
@@ -57,11 +58,7 @@ static int tree_new(struct ctl_tree **out)
 	atomic_init(&t->references, 1);
 	clock_gettime(CLOCK_REALTIME, &t->born);
 	pthread_mutex_init(&t->lock, NULL);
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&t->closed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	(void)timed_cond_init(&t->closed); /* CLOCK_MONOTONIC is always there */
 	*out = steal(t);
 	return 0;
 }
@@ -218,16 +215,10 @@ bool ctl_tree_is_open(struct ctl_tree *t, uint64_t ino, pid_t process)
 	struct ctl_opening *o = opening_find(t, ino, process);
 	if (!o)
 		return false;
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (o->told ? CLOSING_AGAIN_MS : CLOSING_MS) * 1000000L;
-	if (until.tv_nsec >= 1000000000L) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
+	int64_t until = call_now_ms() + (o->told ? CLOSING_AGAIN_MS : CLOSING_MS);
 	int err = 0;
 	while ((o = opening_find(t, ino, process)) && !err)
-		err = pthread_cond_timedwait(&t->closed, &t->lock, &until);
+		err = timed_cond_wait(&t->closed, &t->lock, until);
 	if (o)
 		o->told = true;
 	return o != NULL;

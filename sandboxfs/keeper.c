@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "call.h"
+#include "timed.h"
 
 static const char keeper_key;
 
@@ -53,12 +54,7 @@ static void *keeper_main(void *arg)
 			continue;
 		if (k->stopping && idle)
 			break;
-		if (next < 0) {
-			pthread_cond_wait(&k->wake, &k->lock);
-		} else {
-			struct timespec ts = {next / 1000, next % 1000 * 1000000};
-			pthread_cond_timedwait(&k->wake, &k->lock, &ts);
-		}
+		(void)timed_cond_wait(&k->wake, &k->lock, next); /* looked at in any case */
 	}
 	pthread_mutex_unlock(&k->lock);
 	return NULL;
@@ -67,17 +63,13 @@ static void *keeper_main(void *arg)
 static void *keeper_make(struct sandbox *sb)
 {
 	struct keeper *k = calloc(1, sizeof(*k));
-	pthread_condattr_t attr;
 
 	if (!k)
 		return NULL;
 	k->sb = sb;
 	k->refs = 1;
 	pthread_mutex_init(&k->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&k->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	(void)timed_cond_init(&k->wake); /* CLOCK_MONOTONIC is always there */
 	return k;
 }
 

@@ -21,6 +21,7 @@
 
 #include "cleanup.h"
 #include "spawner_child.h"
+#include "timed.h"
 
 enum { OUTPUT_KEPT = 4096 };
 
@@ -271,12 +272,8 @@ int spawner_new(struct spawner **out)
 		free(s);
 		return err;
 	}
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	(void)timed_cond_init(&s->changed); /* CLOCK_MONOTONIC is always there */
 	/* Signals are for main's thread. */
 	sigset_t all, old;
 	sigfillset(&all);
@@ -383,14 +380,10 @@ bool child_ended(struct child *c)
 int child_wait(struct child *c, int64_t deadline_ms, int *status)
 {
 	struct spawner *s = c->owner;
-	const struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
 	AUTO_UNLOCK(&s->lock);
-	while (!c->ended) {
-		int err = deadline_ms < 0 ? pthread_cond_wait(&s->changed, &s->lock)
-								  : pthread_cond_timedwait(&s->changed, &s->lock, &until);
-		if (err == ETIMEDOUT && !c->ended)
+	while (!c->ended)
+		if (timed_cond_wait(&s->changed, &s->lock, deadline_ms) == -ETIMEDOUT && !c->ended)
 			return -ETIMEDOUT;
-	}
 	if (status)
 		*status = c->status;
 	return 0;

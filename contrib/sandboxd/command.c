@@ -24,6 +24,7 @@
 #include "script.h"
 #include "session.h"
 #include "text.h"
+#include "timed.h"
 
 enum { CHUNK = 64 << 10, SHELL_GRACE_MS = 2000 };
 
@@ -139,11 +140,7 @@ int command_new(struct server *server, const struct command_spec *spec, struct c
 	c->wake = c->terminal = -1;
 	c->cancel_grace = -1;
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	(void)timed_cond_init(&c->changed); /* CLOCK_MONOTONIC is always there */
 	int err = command_fill(c, spec);
 	if (err < 0) {
 		command_free(c);
@@ -281,19 +278,11 @@ int command_cancel(struct command *c, int64_t grace_ms)
 	return 0;
 }
 
-/* 0, or ETIMEDOUT. With c->lock held. */
-static int wait_change(struct command *c, int64_t deadline_ms)
-{
-	struct timespec until = {
-		.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
-	return pthread_cond_timedwait(&c->changed, &c->lock, &until);
-}
-
 bool command_wait_dead(struct command *c, int64_t deadline_ms)
 {
 	AUTO_UNLOCK(&c->lock);
 	while (!c->ended || c->killing)
-		if (wait_change(c, deadline_ms) == ETIMEDOUT)
+		if (timed_cond_wait(&c->changed, &c->lock, deadline_ms) == -ETIMEDOUT)
 			return c->ended && !c->killing;
 	return true;
 }
@@ -306,7 +295,7 @@ int command_wait_output(struct command *c, enum spool_view view, uint64_t off, i
 			return 1;
 		if (c->ended)
 			return 0;
-		if (wait_change(c, deadline_ms) == ETIMEDOUT)
+		if (timed_cond_wait(&c->changed, &c->lock, deadline_ms) == -ETIMEDOUT)
 			return -ETIMEDOUT;
 	}
 }

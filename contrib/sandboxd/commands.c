@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "text.h"
+#include "timed.h"
 
 enum {
 	KEEP_LISTED = 512,
@@ -396,11 +397,7 @@ int commands_new(struct server *server, struct commands **out)
 	t->last = &t->first;
 	t->idle = true;
 	pthread_mutex_init(&t->lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&t->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	(void)timed_cond_init(&t->changed); /* CLOCK_MONOTONIC is always there */
 	int err = pthread_create(&t->reaper, NULL, reaper_thread, t);
 	if (err) {
 		free(t);
@@ -413,10 +410,8 @@ int commands_new(struct server *server, struct commands **out)
 /* Waits until no child and no thread is left, or the deadline. With the lock held. */
 static bool wait_idle(struct commands *t, int64_t deadline_ms)
 {
-	struct timespec until = {
-		.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
 	while (!t->idle || t->threads)
-		if (pthread_cond_timedwait(&t->changed, &t->lock, &until) == ETIMEDOUT)
+		if (timed_cond_wait(&t->changed, &t->lock, deadline_ms) == -ETIMEDOUT)
 			return t->idle && !t->threads;
 	return true;
 }

@@ -17,6 +17,7 @@
 #include "json_make.h"
 #include "routes.h"
 #include "text.h"
+#include "timed.h"
 
 enum {
 	CONNECTIONS = 4096,
@@ -399,11 +400,9 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
 
 void http_drain(struct server *server, int64_t deadline_ms)
 {
-	struct timespec until = {
-		.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
 	AUTO_UNLOCK(&server->requests_lock);
-	while (server->requests && pthread_cond_timedwait(&server->requests_over,
-								   &server->requests_lock, &until) != ETIMEDOUT)
+	while (server->requests && timed_cond_wait(&server->requests_over, &server->requests_lock,
+								   deadline_ms) != -ETIMEDOUT)
 		continue;
 }
 

@@ -18,6 +18,7 @@
 #include "interpreter_impl.h"
 #include "json_make.h"
 #include "text.h"
+#include "timed.h"
 
 enum { CONTEXTS_MAX = 64, KILL_WAIT_MS = 5000, PIECE = 64 << 10, THREAD_STACK = 256 << 10 };
 
@@ -281,8 +282,6 @@ static int run_other(struct run *r, struct run_event *e)
 int run_next(struct run *r, int64_t deadline_ms, struct run_event *e, struct buf *data)
 {
 	struct context *c = r->context;
-	struct timespec until = {
-		.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
 	AUTO_UNLOCK(&c->lock);
 	for (;;) {
 		uint64_t limit = run_limit(r);
@@ -301,7 +300,7 @@ int run_next(struct run *r, int64_t deadline_ms, struct run_event *e, struct buf
 		/* Output tells it with the lock held; what came since the look above is seen here. */
 		if (r->command && spool_size(r->command->spool, SPOOL_BOTH) > r->off)
 			continue;
-		if (pthread_cond_timedwait(&c->changed, &c->lock, &until) == ETIMEDOUT)
+		if (timed_cond_wait(&c->changed, &c->lock, deadline_ms) == -ETIMEDOUT)
 			return -ETIMEDOUT;
 	}
 }
@@ -437,11 +436,7 @@ static struct context *context_make(struct interpreter *t, const struct context_
 	c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->executor = (struct executor){.channel = -1, .pidfd = -1};
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	(void)timed_cond_init(&c->changed); /* CLOCK_MONOTONIC is always there */
 	if (c->id && c->cwd && c->mark && c->wake >= 0)
 		return c;
 	context_put(c);

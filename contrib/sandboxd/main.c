@@ -29,6 +29,7 @@
 #include "net.h"
 #include "session.h"
 #include "text.h"
+#include "timed.h"
 #include "version.h"
 
 enum { PROCESSES_SPARE = 512, EXIT_USAGE = 2, LISTEN_FILES = 65536, DRAIN_MS = 1000 };
@@ -183,11 +184,7 @@ static int prepare(struct server *server, const struct settings *s, char **works
 	atomic_init(&server->stage, STAGE_SERVING);
 	atomic_init(&server->ends, 0);
 	pthread_mutex_init(&server->requests_lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&server->requests_over, &attr);
-	pthread_condattr_destroy(&attr);
+	(void)timed_cond_init(&server->requests_over); /* CLOCK_MONOTONIC is always there */
 	set_limits(server);
 	/*
 	 * Orphans of commands come to us, so that no zombie is left and none escapes the end. Not every kernel that images run on has it

@@ -15,6 +15,7 @@
 #include "json_make.h"
 #include "session_internal.h"
 #include "text.h"
+#include "timed.h"
 
 enum { INTERRUPT_GRACE_MS = 2000, DELETE_WAIT_MS = 5000, PLACE_WAIT_MS = 1000 };
 
@@ -89,11 +90,7 @@ static int session_new(struct server *server, const struct session_spec *spec, s
 	s->cwd = first_cwd(s, spec->cwd);
 	pthread_mutex_init(&s->lock, NULL);
 	s->shell.lock = &s->lock;
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	(void)timed_cond_init(&s->changed); /* CLOCK_MONOTONIC is always there */
 	int err = s->id && s->cwd ? 0 : -ENOMEM;
 	if (!err)
 		err = environment_make(&s->environment, server, NULL, s->cwd, spec->env);
@@ -250,10 +247,8 @@ static void end_all(struct session *s)
 	}
 	if (count >= 0)
 		free(all);
-	struct timespec until = {
-		.tv_sec = (time_t)(deadline / 1000), .tv_nsec = (long)(deadline % 1000) * 1000000};
 	AUTO_UNLOCK(&s->lock);
-	while (s->here && pthread_cond_timedwait(&s->changed, &s->lock, &until) != ETIMEDOUT)
+	while (s->here && timed_cond_wait(&s->changed, &s->lock, deadline) != -ETIMEDOUT)
 		continue;
 }
 

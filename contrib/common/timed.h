@@ -24,7 +24,7 @@ static inline int timed_cond_init(pthread_cond_t *cond)
 	return -err;
 }
 
-/* One wait, as of pthread_cond_timedwait: 0 (look again) or -ETIMEDOUT. deadline_ms: of call_now_ms; <0: none. */
+/* One wait, as of pthread_cond_timedwait: 0 (look again) or -ETIMEDOUT. deadline_ms: by CLOCK_MONOTONIC; <0: none. */
 static inline int timed_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline_ms)
 {
 	struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};

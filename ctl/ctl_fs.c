@@ -70,14 +70,11 @@ static struct ctl_node *ctl_of(struct node *n)
 	return (struct ctl_node *)n;
 }
 
-/* FNV-1a over the sandbox's name and the path, so that two sandboxes never share a number. */
+/* Of the sandbox's name and the path, so that two sandboxes never share a number. */
 uint64_t ctl_inode(struct sandbox *sb, const char *path)
 {
-	const char *part[] = {sb ? sandbox_name(sb) : "", "/ctl/", path};
-	uint64_t h = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < sizeof part / sizeof part[0]; i++)
-		for (const char *p = part[i]; *p; p++)
-			h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+	uint64_t h = node_hash(NODE_HASH_BEGIN, sb ? sandbox_name(sb) : "");
+	h = node_hash(node_hash(h, "/ctl/"), path);
 	/* 0 and 1 mean something to others. */
 	return h < 2 ? h + 2 : h;
 }

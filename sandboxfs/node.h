@@ -128,6 +128,15 @@ struct node {
 	struct node *next, *prev; /* node.c's list */
 };
 
+/* FNV-1a of text, which goes on from h: for numbers of inodes, and for tables. */
+#define NODE_HASH_BEGIN 0xcbf29ce484222325ULL
+static inline uint64_t node_hash(uint64_t h, const char *text)
+{
+	for (; *text; text++)
+		h = (h ^ (unsigned char)*text) * 0x100000001b3ULL;
+	return h;
+}
+
 void node_init(struct node *n, const struct node_ops *ops);
 struct node *node_get(struct node *n);
 bool node_tryget(struct node *

@@ -43,11 +43,8 @@ enum { BLOCK_SIZE = 4096, UNKNOWN_BLOCKS = 1 << 30 /* 4 TiB, where nobody can te
 
 static uint64_t hash_of(const char *name, uint64_t seed)
 {
-	uint64_t h = 0xcbf29ce484222325ULL ^ seed;
-
-	for (; *name; name++)
-		h = (h ^ (unsigned char)*name) * 0x100000001b3ULL;
-	return h | 1ULL << 63; /* apart from the files' own */
+	/* apart from the files' own */
+	return node_hash(NODE_HASH_BEGIN ^ seed, name) | 1ULL << 63;
 }
 
 static void directory_attr(const struct options *o, uint64_t ino, mode_t mode,

@@ -226,9 +226,7 @@ static int tree_new(struct sandbox *sb, struct tree **out)
 	pthread_mutex_init(&t->closer_lock, NULL);
 	call_init(&t->closer_call, 0);
 	tree_lists_init(t);
-	t->ino_seed = 0xcbf29ce484222325ULL;
-	for (const char *p = sandbox_name(sb); *p; p++)
-		t->ino_seed = (t->ino_seed ^ (unsigned char)*p) * 0x100000001b3ULL;
+	t->ino_seed = node_hash(NODE_HASH_BEGIN, sandbox_name(sb));
 	t->node_buckets = t->dentry_buckets = FIRST_BUCKETS;
 	t->nodes = calloc(t->node_buckets, sizeof *t->nodes);
 	t->dentries = calloc(t->dentry_buckets, sizeof *t->dentries);

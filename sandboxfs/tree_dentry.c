@@ -13,11 +13,7 @@
 
 static uint64_t hash_name(const struct wnode *parent, const char *name)
 {
-	uint64_t h = 0xcbf29ce484222325ULL;
-
-	for (; *name; name++)
-		h = (h ^ (unsigned char)*name) * 0x100000001b3ULL;
-	return tree_mix(h + parent->node.id);
+	return tree_mix(node_hash(NODE_HASH_BEGIN, name) + parent->node.id);
 }
 
 /* Lock held. A table that cannot grow stays slow, no more. */

@@ -17,11 +17,7 @@ enum { MISSING_MOST = 20000 }; /* names of a directory: a list is moved when one
 
 static uint64_t hash(const char *name)
 {
-	uint64_t h = 0xcbf29ce484222325ULL;
-
-	for (; *name; name++)
-		h = (h ^ (unsigned char)*name) * 0x100000001b3ULL;
-	return tree_mix(h);
+	return tree_mix(node_hash(NODE_HASH_BEGIN, name));
 }
 
 static int compare(const void *a, const void *b)

@@ -11,10 +11,6 @@
 #include "buf.h"
 #include "call.h"
 
-/* What the attach mode says on the terminal: it serves from here on; or why not, to the end of the line. */
-#define CARRY_GREETING "\x1eSANDBOXFS-MUX-1\n"
-#define CARRY_REFUSAL "\x1eSANDBOXFS-ERR "
-
 /* The programs for all machines, each read when it is first needed; what could not be read is read again. Any thread. */
 struct programs;
 int programs_new(struct programs **out);

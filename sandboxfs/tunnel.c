@@ -100,7 +100,7 @@ static int try_wire(struct tunnel *t, struct call *c, int64_t deadline)
 	}
 	int64_t until = call_now_ms() + GREETING_MS;
 	err = wire_await(
-		t->wire, c, CARRY_GREETING, CARRY_REFUSAL, NOISE_MOST, until < deadline ? until : deadline);
+		t->wire, c, MUX_GREETING, MUX_REFUSAL, NOISE_MOST, until < deadline ? until : deadline);
 	if (err == -ETIMEDOUT)
 		call_fault(c, ETIMEDOUT, NULL,
 			"%s: the terminal does not run what it was asked to, after %d s", t->way.target->base,

@@ -27,6 +27,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* What the sandbox's side says on a terminal before its first frame: it serves from here on; or why not, to the end of the line. */
+#define MUX_GREETING "\x1eSANDBOXFS-MUX-1\n"
+#define MUX_REFUSAL "\x1eSANDBOXFS-ERR "
+
 enum {
 	MUX_VERSION = 1,
 	MUX_HEADER = 16,

@@ -21,8 +21,6 @@
 #include "mux.h"
 #include "tree_remove.h"
 
-#define GREETING "\x1eSANDBOXFS-MUX-1\n"
-#define REFUSAL "\x1eSANDBOXFS-ERR "
 #define WORKSPACE "/workspace"
 
 enum { START_S = 10, READY_FD = 3, DIRECTORY_MODE = 0700, WORKSPACE_MODE = 0755 };
@@ -38,7 +36,7 @@ bool attach_is_wanted(const char *name)
 static int refuse(const char *what, int err)
 {
 	AUTO_BUF line = BUF_INIT;
-	buf_printf(&line, REFUSAL "%s%s%s\n", what, err ? ": " : "", err ? strerror(-err) : "");
+	buf_printf(&line, MUX_REFUSAL "%s%s%s\n", what, err ? ": " : "", err ? strerror(-err) : "");
 	if (buf_error(&line) == 0)
 		(void)!write(STDOUT_FILENO, line.data, line.size); /* nobody else is there to be told */
 	return EXIT_FAILURE;
@@ -308,7 +306,7 @@ static int daemon_reach(void *arg)
 static int serve(const char *directory, const struct sockaddr_un *address)
 {
 	struct daemon d = {directory, address};
-	if (write(STDOUT_FILENO, GREETING, sizeof GREETING - 1) != sizeof GREETING - 1)
+	if (write(STDOUT_FILENO, MUX_GREETING, sizeof MUX_GREETING - 1) != sizeof MUX_GREETING - 1)
 		return EXIT_FAILURE;
 	if (make_nonblocking(STDIN_FILENO) || make_nonblocking(STDOUT_FILENO))
 		return EXIT_FAILURE;

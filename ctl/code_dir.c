@@ -13,6 +13,7 @@
 #include "code_set.h"
 #include "env.h"
 #include "kinds.h"
+#include "name_list.h"
 
 static void drop_json(struct json_object **o)
 {
@@ -28,11 +29,6 @@ static void context_drop(struct code_context **k)
 #define AUTO_CONTEXT __attribute__((cleanup(context_drop))) struct code_context
 
 /* --- looking --- */
-
-static bool link_down(int err)
-{
-	return err == -EHOSTUNREACH || err == -ETIMEDOUT;
-}
 
 struct search {
 	const char *id;
@@ -77,7 +73,7 @@ static int context_find(const struct ctl_ref *dir, struct call *c, const char *n
 	struct search search = {.id = id ? id : name};
 	if (sandbox_has_server(dir->sandbox))
 		err = code_api_list(dir->sandbox, c, search_one, &search);
-	if (err && !(link_down(err) && k))
+	if (err && !(ctl_link_down(err) && k))
 		return err;
 	if (!err && search.language)
 		err = code_set_get(set, name, search.id, search.language, &found);
@@ -87,75 +83,51 @@ static int context_find(const struct ctl_ref *dir, struct call *c, const char *n
 	return err ? err : found ? 0 : -ENOENT;
 }
 
-struct names {
+struct listing {
 	struct code_set *set;
-	char **name;
-	size_t count;
-	bool failed;
+	struct name_list *names;
 };
-
-static void names_release(struct names *n)
-{
-	for (size_t i = 0; i < n->count; i++)
-		free(n->name[i]);
-	free(n->name);
-}
-
-static void names_add(struct names *n, const char *name)
-{
-	for (size_t i = 0; i < n->count; i++)
-		if (strcmp(n->name[i], name) == 0)
-			return;
-	char **more = realloc(n->name, (n->count + 1) * sizeof *more);
-	if (more)
-		n->name = more;
-	char *copy = more ? strdup(name) : NULL;
-	if (copy)
-		n->name[n->count++] = copy;
-	else
-		n->failed = true;
-}
 
 /* By the name that it has here. */
 static bool add_listed(const struct code_api_info *info, void *arg)
 {
-	struct names *n = arg;
-	AUTO_UNLOCK(&n->set->lock);
-	struct code_context *k = n->set->first;
+	struct listing *l = arg;
+	AUTO_UNLOCK(&l->set->lock);
+	struct code_context *k = l->set->first;
 	while (k && !(k->pinned && k->id && strcmp(k->id, info->id) == 0))
 		k = k->next;
-	names_add(n, k ? k->name : info->id);
-	return !n->failed;
+	return name_list_add(k ? k->name : info->id, l->names);
 }
 
 /* Drafts; and where the sandbox could not be asked, all that was seen. */
-static void add_known(struct names *n, bool all)
+static void add_known(struct code_set *set, struct name_list *names, bool all)
 {
-	AUTO_UNLOCK(&n->set->lock);
-	for (struct code_context *k = n->set->first; k; k = k->next)
+	AUTO_UNLOCK(&set->lock);
+	for (struct code_context *k = set->first; k; k = k->next)
 		if (k->pinned && (all || !k->id))
-			names_add(n, k->name);
+			(void)name_list_add(k->name, names); /* name_list_sort tells */
 }
 
 static int context_each(
 	const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg), void *arg)
 {
-	__attribute__((cleanup(names_release))) struct names names = {.set = code_set_of(dir->sandbox)};
+	struct code_set *set = code_set_of(dir->sandbox);
+	AUTO_NAME_LIST names = {0};
+	struct listing l = {set, &names};
 	int err = 0;
-	if (!names.set)
+	if (!set)
 		return -ENOMEM;
 	for (size_t i = 0; i < CODE_STANDARD; i++)
-		names_add(&names, code_standard[i]);
+		(void)name_list_add(code_standard[i], &names); /* name_list_sort tells */
 	if (sandbox_has_server(dir->sandbox))
-		err = code_api_list(dir->sandbox, c, add_listed, &names);
-	if (err && !link_down(err))
+		err = code_api_list(dir->sandbox, c, add_listed, &l);
+	if (err && !ctl_link_down(err))
 		return err;
-	add_known(&names, err != 0);
-	if (names.failed)
-		return -ENOMEM;
-	for (size_t i = 0; i < names.count && cb(names.name[i], arg); i++)
-		;
-	return 0;
+	add_known(set, &names, err != 0);
+	err = name_list_sort(&names);
+	if (!err)
+		name_list_each(&names, cb, arg);
+	return err;
 }
 
 static void *context_hold(void *object)

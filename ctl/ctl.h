@@ -10,6 +10,7 @@
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -153,6 +154,12 @@ struct ctl_set {
 	/* Names of another kind in the same directory: found, but not listed, made or removed. NULL: none. */
 	const struct ctl_set *also;
 };
+
+/* Does err say that the sandbox could not be asked? Then what was seen there before is still listed. */
+static inline bool ctl_link_down(int err)
+{
+	return err == -EHOSTUNREACH || err == -ETIMEDOUT;
+}
 
 struct ctl_dir {
 	const char *help;           /* a sentence on the directory, for its help file */

@@ -308,7 +308,7 @@ static int show_value(const struct ctl_ref *ref, struct call *c, struct buf *out
 	AUTO_PROCESS_INFO info = {0};
 	int err = process_look(ref, c, p, &info);
 
-	if (err == -ENOENT || (process_link_down(err) && which == VALUE_STATUS)) {
+	if (err == -ENOENT || (ctl_link_down(err) && which == VALUE_STATUS)) {
 		AUTO_UNLOCK(&p->set->lock);
 		put_absent(out, which, p->started_here || !p->draft);
 		return 0;

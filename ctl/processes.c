@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "env.h"
+#include "name_list.h"
 #include "sessions.h"
 
 static const char process_set_key;
@@ -232,11 +233,6 @@ int process_look(
 	return 0;
 }
 
-bool process_link_down(int err)
-{
-	return err == -EHOSTUNREACH || err == -ETIMEDOUT;
-}
-
 static int process_find(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
 {
 	struct process_set *set;
@@ -261,7 +257,7 @@ static int process_find(const struct ctl_ref *dir, struct call *c, const char *n
 			err = 0;
 		else
 			process_unpin(p, true); /* its record is gone: somebody removed it */
-	} else if (process_link_down(err)) {
+	} else if (ctl_link_down(err)) {
 		pthread_mutex_lock(&set->lock);
 		err = p->pinned ? 0 : err;
 		pthread_mutex_unlock(&set->lock);
@@ -275,75 +271,40 @@ static int process_find(const struct ctl_ref *dir, struct call *c, const char *n
 
 /* ---- listing ---- */
 
-struct names {
-	char **name;
-	size_t count, room;
-	bool failed;
-};
-
-static bool names_add(const char *name, void *arg)
-{
-	struct names *n = arg;
-
-	for (size_t i = 0; i < n->count; i++) {
-		if (strcmp(n->name[i], name) == 0)
-			return true;
-	}
-	if (n->count == n->room) {
-		size_t room = n->room ? n->room * 2 : 32;
-		char **more = realloc(n->name, room * sizeof(*more));
-		if (!more) {
-			n->failed = true;
-			return false;
-		}
-		n->name = more;
-		n->room = room;
-	}
-	n->name[n->count] = strdup(name);
-	n->failed = !n->name[n->count];
-	n->count += !n->failed;
-	return !n->failed;
-}
-
-static void names_release(struct names *n)
-{
-	for (size_t i = 0; i < n->count; i++)
-		free(n->name[i]);
-	free(n->name);
-}
-
 static int process_each(
 	const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg), void *arg)
 {
 	struct process_set *set = process_set_of(dir->sandbox);
-	__attribute__((cleanup(names_release))) struct names names = {0}, here = {0};
+	AUTO_NAME_LIST names = {0};
+	AUTO_NAME_LIST here = {0};
 	int err;
 
 	if (!set)
 		return -ENOMEM;
 	if (sandbox_has_server(dir->sandbox)) {
-		err = process_list(dir->sandbox, c, names_add, &names);
-		if (err && !process_link_down(err))
+		err = process_list(dir->sandbox, c, name_list_add, &names);
+		if (err && !ctl_link_down(err))
 			return err;
 	}
 	pthread_mutex_lock(&set->lock);
 	for (struct process *p = set->first; p; p = p->next) {
 		if (p->pinned)
-			names_add(p->id, &here);
+			(void)name_list_add(p->id, &here); /* name_list_sort tells */
 	}
 	pthread_mutex_unlock(&set->lock);
+	if (name_list_sort(&here))
+		return -ENOMEM;
 	for (size_t i = 0; i < here.count; i++) {
 		void *object = NULL;
-		if (process_find(dir, c, here.name[i], &object) < 0)
+		if (process_find(dir, c, here.names[i], &object) < 0)
 			continue;
 		process_put(object);
-		names_add(here.name[i], &names);
+		(void)name_list_add(here.names[i], &names); /* name_list_sort tells */
 	}
-	if (names.failed || here.failed)
-		return -ENOMEM;
-	for (size_t i = 0; i < names.count && cb(names.name[i], arg); i++)
-		;
-	return 0;
+	err = name_list_sort(&names);
+	if (!err)
+		name_list_each(&names, cb, arg);
+	return err;
 }
 
 /* ---- coming and going ---- */

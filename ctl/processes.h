@@ -83,8 +83,6 @@ int process_look(
 bool process_lost(struct sandbox *sb, struct process *p);
 /* Of one that is not in the sandbox and not lost: ESRCH, with what is to do or why its start failed. The lock is held. */
 int process_not_started(struct call *c, const struct process *p);
-/* Does err say that the sandbox could not be asked? */
-bool process_link_down(int err);
 
 /* Starts it with its settings and this command (NULL: the one it had). EBUSY while it runs. */
 int process_begin(

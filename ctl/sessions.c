@@ -16,6 +16,7 @@
 #include "cleanup.h"
 #include "env.h"
 #include "kinds.h"
+#include "name_list.h"
 #include "session_api.h"
 
 struct session_set {
@@ -262,11 +263,6 @@ static bool is_default(const char *id)
 	return strcmp(id, SESSION_API_DEFAULT) == 0;
 }
 
-static bool link_down(int err)
-{
-	return err == -EHOSTUNREACH || err == -ETIMEDOUT;
-}
-
 /* --- looking --- */
 
 static int session_find(const struct ctl_ref *dir, struct call *c, const char *name, void **object)
@@ -289,7 +285,7 @@ static int session_find(const struct ctl_ref *dir, struct call *c, const char *n
 		sandbox_has_server(dir->sandbox) ? session_api_get(dir->sandbox, c, name, &info) : -ENOENT;
 	if (err == -ENOENT) {
 		err = session_forget(s, now) ? err : 0;
-	} else if (err && link_down(err)) {
+	} else if (ctl_link_down(err)) {
 		AUTO_UNLOCK(&set->lock);
 		err = s->pinned ? 0 : err;
 	} else if (!err) {
@@ -300,83 +296,23 @@ static int session_find(const struct ctl_ref *dir, struct call *c, const char *n
 	return err;
 }
 
-struct names {
-	char **name;
-	size_t count, room;
-	bool failed;
-};
-
-static void names_release(struct names *n)
-{
-	for (size_t i = 0; i < n->count; i++)
-		free(n->name[i]);
-	free(n->name);
-}
-#define AUTO_NAMES __attribute__((cleanup(names_release))) struct names
-
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Once each, in the order that names_have looks for. */
-static void names_sort(struct names *n)
-{
-	size_t kept = 0;
-	if (n->count)
-		qsort(n->name, n->count, sizeof *n->name, compare_names);
-	for (size_t i = 0; i < n->count; i++) {
-		if (kept && strcmp(n->name[kept - 1], n->name[i]) == 0)
-			free(n->name[i]);
-		else
-			n->name[kept++] = n->name[i];
-	}
-	n->count = kept;
-}
-
-/* Of sorted ones. */
-static bool names_have(const struct names *n, const char *name)
-{
-	return n->count && bsearch(&name, n->name, n->count, sizeof *n->name, compare_names);
-}
-
-static bool names_add(const char *name, void *arg)
-{
-	struct names *n = arg;
-	if (n->count == n->room) {
-		size_t room = n->room ? n->room * 2 : 32;
-		char **more = realloc(n->name, room * sizeof *more);
-		n->failed = n->failed || !more;
-		if (!more)
-			return false;
-		n->name = more;
-		n->room = room;
-	}
-	char *copy = strdup(name);
-	n->failed = n->failed || !copy;
-	if (!copy)
-		return false;
-	n->name[n->count++] = copy;
-	return true;
-}
-
 /* The sandbox could not be asked: what was seen here is listed. */
-static void add_seen(struct session_set *set, struct names *names)
+static void add_seen(struct session_set *set, struct name_list *names)
 {
 	AUTO_UNLOCK(&set->lock);
 	for (struct session *s = set->first; s; s = s->next)
 		if (s->pinned && session_api_id_shown(s->id))
-			(void)names_add(s->id, names); /* names.failed is looked at */
+			(void)name_list_add(s->id, names); /* name_list_sort tells */
 }
 
 /* Forgets what was seen here and is not among all that the sandbox had at `then`. */
-static void forget_others(struct session_set *set, const struct names *names, uint64_t then)
+static void forget_others(struct session_set *set, const struct name_list *names, uint64_t then)
 {
 	struct session *unused = NULL;
 	pthread_mutex_lock(&set->lock);
 	for (struct session **at = &set->first; *at;) {
 		struct session *s = *at;
-		bool forget = s->pinned && s->seen <= then && !names_have(names, s->id);
+		bool forget = s->pinned && s->seen <= then && !name_list_has(names, s->id);
 		if (forget) {
 			s->pinned = false;
 			s->removed = true;
@@ -401,26 +337,24 @@ static int session_each(
 	const struct ctl_ref *dir, struct call *c, bool (*cb)(const char *name, void *arg), void *arg)
 {
 	struct session_set *set = set_of(dir->sandbox);
-	AUTO_NAMES names = {0};
+	AUTO_NAME_LIST names = {0};
 	int err = 0;
 	if (!set)
 		return -ENOMEM;
 	uint64_t now = set_clock(set);
-	(void)names_add(SESSION_API_DEFAULT, &names); /* names.failed is looked at */
+	(void)name_list_add(SESSION_API_DEFAULT, &names); /* name_list_sort tells */
 	if (sandbox_has_server(dir->sandbox)) {
-		err = session_api_list(dir->sandbox, c, names_add, &names);
-		if (err && !link_down(err))
+		err = session_api_list(dir->sandbox, c, name_list_add, &names);
+		if (err && !ctl_link_down(err))
 			return err;
 	}
 	if (err)
 		add_seen(set, &names);
-	if (names.failed)
+	if (name_list_sort(&names))
 		return -ENOMEM;
-	names_sort(&names);
 	if (!err)
 		forget_others(set, &names, now);
-	for (size_t i = 0; i < names.count && cb(names.name[i], arg); i++)
-		;
+	name_list_each(&names, cb, arg);
 	return 0;
 }
 

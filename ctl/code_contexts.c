@@ -5,21 +5,15 @@
  * Owns the set of a sandbox's contexts. The name of a context is its id on servers that take names; others give it an id of their own.
  */
 #include <errno.h>
-#include <json-c/json.h>
 #include <string.h>
 
 #include "cleanup.h"
 #include "code_api.h"
 #include "code_set.h"
 #include "env.h"
+#include "json_make.h"
 
 const char *const code_standard[CODE_STANDARD] = {"python", "javascript", "typescript"};
-
-static void drop_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define AUTO_JSON __attribute__((cleanup(drop_json))) struct json_object
 
 /* --- the set --- */
 

@@ -5,21 +5,15 @@
  * Looking never starts a sandbox. While the link is down those that were seen here are listed. Owns nothing.
  */
 #include <errno.h>
-#include <json-c/json.h>
 #include <string.h>
 
 #include "cleanup.h"
 #include "code_api.h"
 #include "code_set.h"
 #include "env.h"
+#include "json_make.h"
 #include "kinds.h"
 #include "name_list.h"
-
-static void drop_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define AUTO_JSON __attribute__((cleanup(drop_json))) struct json_object
 
 static void context_drop(struct code_context **k)
 {

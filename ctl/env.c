@@ -7,11 +7,11 @@
 #include "env.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <limits.h>
 #include <string.h>
 
 #include "cleanup.h"
+#include "json_make.h"
 
 enum { PAIR_MAX = 128 * 1024 - 1 /* of NAME=VALUE: with more, the kernel starts no program */ };
 
@@ -19,12 +19,6 @@ struct env {
 	pthread_mutex_t lock;
 	struct json_object *values; /* under the lock; may be NULL */
 };
-
-static void drop_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define AUTO_JSON __attribute__((cleanup(drop_json))) struct json_object
 
 /* --- one per sandbox --- */
 

@@ -2,19 +2,13 @@
  * sessions/new: a document, an id or one JSON object with createSession's options, makes a session. Keys are the SDK's own.
  */
 #include <errno.h>
-#include <json-c/json.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "cleanup.h"
 #include "env.h"
+#include "json_make.h"
 #include "sessions.h"
-
-static void drop_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define AUTO_JSON __attribute__((cleanup(drop_json))) struct json_object
 
 static int make_id(struct buf *id)
 {

@@ -10,11 +10,11 @@
 #include "sessions.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <string.h>
 
 #include "cleanup.h"
 #include "env.h"
+#include "json_make.h"
 #include "kinds.h"
 #include "name_list.h"
 #include "session_api.h"
@@ -29,12 +29,6 @@ struct session_set {
 	struct sandbox *sandbox; /* borrowed */
 	struct run_table *table;
 };
-
-static void drop_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define AUTO_JSON __attribute__((cleanup(drop_json))) struct json_object
 
 /* --- the set --- */
 

@@ -12,6 +12,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+static inline void cleanup_json(struct json_object **o)
+{
+	json_object_put(*o);
+}
+#define AUTO_JSON __attribute__((cleanup(cleanup_json))) struct json_object
+
 /* Neither missing nor torn. */
 static inline bool json_whole(struct json_object *o)
 {

@@ -27,7 +27,6 @@
 enum {
 	SCRIPT_MS = 60000,
 	NAME_MOST = 63, /* of the bridge's 128: it is a label of a host name in preview URLs */
-	SAID_MOST = 400
 };
 
 /* A sandbox from start to stop. */
@@ -53,12 +52,11 @@ static char *refusal(const struct buf *body)
 	if (json_object_object_get_ex(o, "error", &error) &&
 		json_object_is_type(error, json_type_string))
 		said = json_object_get_string(error);
-	shown_words(&words, said, strlen(said), SAID_MOST);
+	shown_words(&words, said, strlen(said), SHOWN_MOST);
 	json_object_put(o);
 	return buf_steal(&words);
 }
 
-/* What a status that is not the wanted one means. -EAGAIN: later it may be otherwise. */
 int bridge_refused(
 	const struct bridge *b, struct call *c, const char *what, int status, const struct buf *body)
 {
@@ -92,7 +90,25 @@ int bridge_refused(
 	}
 }
 
-/* One exchange below /v1/sandbox/NAME; 0 with any status. */
+/* 0 with any status, or an error with a fault. */
+static int exchange(
+	const struct bridge *b, struct call *c, const struct http_request *r, struct http_reply *reply)
+{
+	int err = http_exchange(b->http, c, r, reply);
+	if (!err || err == -EINTR || err == -ENOMEM)
+		return err;
+	if (err == -ETIMEDOUT)
+		return call_fault(c, ETIMEDOUT, NULL, "%s: no answer within %lld s", b->target.base,
+			(long long)(r->timeout_ms + 999) / 1000);
+	const char *what = err == -EHOSTUNREACH ? "no connection; check the address and the net"
+					   : err == -EPROTO     ? "no HTTP, or its certificate is not to be trusted"
+					   : err == -EFBIG      ? "an answer without end"
+					   : err == -ECONNRESET
+						   ? "it breaks the connection off; is this the right address?"
+						   : strerror(-err);
+	return call_fault(c, err == -EFBIG ? EPROTO : -err, NULL, "%s: %s", b->target.base, what);
+}
+
 int bridge_ask(const struct bridge *b, struct call *c, const char *method, const char *name,
 	const char *route, const char *type, const void *body, size_t size, int64_t timeout_ms,
 	struct http_reply *reply)
@@ -109,19 +125,7 @@ int bridge_ask(const struct bridge *b, struct call *c, const char *method, const
 		.size = size,
 		.timeout_ms = timeout_ms,
 		.max_reply = REPLY_MOST};
-	int err = http_exchange(b->http, c, &r, reply);
-	if (err == -EHOSTUNREACH)
-		return call_fault(c, EHOSTUNREACH, NULL, "%s: no connection; check the address and the net",
-			b->target.base);
-	if (err == -EPROTO)
-		return call_fault(c, EPROTO, NULL, "%s: no HTTP, or its certificate is not to be trusted",
-			b->target.base);
-	if (err == -EFBIG)
-		return call_fault(c, EPROTO, NULL, "%s: an answer without end", b->target.base);
-	if (err == -ETIMEDOUT)
-		return call_fault(c, ETIMEDOUT, NULL, "%s: no answer within %lld s", b->target.base,
-			(long long)(timeout_ms + 999) / 1000);
-	return err;
+	return exchange(b, c, &r, reply);
 }
 
 /* --- what the carrier asks for --- */
@@ -310,15 +314,8 @@ static int check_token(const struct bridge *b, struct call *c)
 		.path = "/v1/pool/stats",
 		.timeout_ms = SCRIPT_MS,
 		.max_reply = REPLY_MOST};
-	int err = http_exchange(b->http, c, &r, &reply);
-	if (err == -EINTR || err == -ENOMEM)
-		;
-	else if (err)
-		err = call_fault(c, -err, NULL, "%s: %s", b->target.base,
-			err == -EPROTO       ? "no HTTP, or its certificate is not to be trusted"
-			: err == -ECONNRESET ? "it breaks the connection off; is this the right address?"
-								 : strerror(-err));
-	else if (reply.status == 401 || reply.status == 404 || reply.status / 100 == 3)
+	int err = exchange(b, c, &r, &reply);
+	if (!err && (reply.status == 401 || reply.status == 404 || reply.status / 100 == 3))
 		err = bridge_refused(b, c, "mount", reply.status, &reply.body);
 	/* Another status may pass. */
 	buf_release(&reply.body);

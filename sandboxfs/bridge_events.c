@@ -12,8 +12,6 @@
 #include "cleanup.h"
 #include "shown.h"
 
-enum { SAID_MOST = 400 };
-
 static int take_output(struct bridge_answer *a, const char *data)
 {
 	struct base64_decode_ctx ctx;
@@ -31,7 +29,7 @@ static int take_output(struct bridge_answer *a, const char *data)
 static int take_error(struct bridge_answer *a, const char *words)
 {
 	AUTO_BUF shown = BUF_INIT;
-	shown_words(&shown, words, strlen(words), SAID_MOST);
+	shown_words(&shown, words, strlen(words), SHOWN_MOST);
 	free(a->error);
 	a->error = buf_steal(&shown);
 	return a->error ? 0 : -ENOMEM;

@@ -12,7 +12,7 @@
 #include "json_make.h"
 #include "shown.h"
 
-enum { URL_MOST = 2048, SAID_MOST = 400 };
+enum { URL_MOST = 2048 };
 
 /* Where Cloudflare's quick tunnels have their names: any bridge makes such, no domain is needed. */
 static const char tunnels[] = "trycloudflare.com";
@@ -215,7 +215,7 @@ static int bucket_refused(struct call *c, const struct bucket *k, const struct b
 	const char *at = strstr(text.data, invalid);
 	if (at) {
 		at += strlen(invalid);
-		shown_words(&words, at, strlen(at), SAID_MOST);
+		shown_words(&words, at, strlen(at), SHOWN_MOST);
 		return call_fault(c, strstr(at, "already in use") ? EBUSY : EINVAL, NULL, "%s: %s", k->dir,
 			words.size ? words.data : "");
 	}

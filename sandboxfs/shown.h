@@ -16,6 +16,7 @@ enum shown_backslash {
  * 0x80 to 0x9f that are part of no character are \ooo, one for each byte. Other bytes stay as they are, UTF-8 or not.
  */
 void shown_add(struct buf *out, const char *p, size_t n, enum shown_backslash backslash);
+enum { SHOWN_MOST = 400 }; /* of what a server says, within a sentence */
 /* The words of somebody else within a sentence: shown_add of the first `most` of n bytes, and `...` if there are more. */
 void shown_words(struct buf *out, const char *p, size_t n, size_t most);
 

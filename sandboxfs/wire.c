@@ -23,8 +23,7 @@ enum {
 	TURN_MOST = 4 << 20, /* what is received in one go, of whatever kind */
 	MESSAGE = 16 << 10,  /* of what goes out */
 	PONGS_MOST = 256,    /* messages that wait, our own one and answers to pings */
-	SAID_MOST = 4096,    /* of what the server says in text */
-	SHOWN_MOST = 400     /* and of that in a sentence */
+	SAID_MOST = 4096     /* of what the server says in text */
 };
 
 struct wire {

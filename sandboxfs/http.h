@@ -19,7 +19,7 @@ struct http; /* the loop */
 int http_new(struct http **out);
 void http_free(struct http *h); /* ends every exchange with -ECANCELED */
 
-/* Where requests go. Immutable after creation; reference counted by its user. */
+/* Where requests go. Immutable; nobody counts who uses it: whoever has made it keeps it until all that may be asked there has ended. */
 struct http_target {
 	char *base; /* "http://HOST:PORT" without trailing slash; for a socket "http://localhost" */
 	char *unix_path; /* NULL: TCP */

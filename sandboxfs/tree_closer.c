@@ -1,6 +1,7 @@
 /*
  * The closer: a thread per tree, started when first needed. It sends CLOSE for handles that were released, so that close(2) does not
- * wait for it, tries what could not be sent again every other second, and lets the kernel forget what a server that is gone had said.
+ * wait for it, opens files whose open(2) did not wait (tree_open_soon), tries what could not be sent again every other second, and lets
+ * the kernel forget what a server that is gone had said.
  */
 #include <errno.h>
 #include <stdlib.h>

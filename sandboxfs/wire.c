@@ -22,8 +22,9 @@ enum {
 	IN_MOST = 1 << 20,   /* what is received and not yet taken */
 	TURN_MOST = 4 << 20, /* what is received in one go, of whatever kind */
 	MESSAGE = 16 << 10,  /* of what goes out */
-	PONGS_MOST = 256,    /* messages that wait, our own one and answers to pings */
-	SAID_MOST = 4096     /* of what the server says in text */
+	/* Messages that wait: answers to pings and, unlike those of websocket_frames.c, our own, one at most, which cannot fill it. */
+	PONGS_MOST = 256,
+	SAID_MOST = 4096 /* of what the server says in text */
 };
 
 struct wire {
@@ -79,6 +80,12 @@ static int wire_wait(struct wire *w, struct call *c, short events, int64_t deadl
 
 /* --- frames --- */
 
+/* So many answers to pings wait that nothing more is read. */
+static bool frames_full(const struct wire *w)
+{
+	return wslay_event_get_queued_msg_count(w->frames) >= PONGS_MOST;
+}
+
 static ssize_t on_recv(
 	wslay_event_context_ptr frames, uint8_t *p, size_t size, int flags, void *arg)
 {
@@ -86,8 +93,7 @@ static ssize_t on_recv(
 	size_t n = 0;
 	(void)flags;
 	/* Whoever takes has not kept up, or the server pings faster than it reads or talks without end: the rest waits in its buffers. */
-	bool full = w->turn >= TURN_MOST || w->in.size - w->in_at >= IN_MOST ||
-				wslay_event_get_queued_msg_count(frames) >= PONGS_MOST;
+	bool full = w->turn >= TURN_MOST || w->in.size - w->in_at >= IN_MOST || frames_full(w);
 	if (!full && w->early_at < w->early.size) {
 		n = w->early.size - w->early_at < size ? w->early.size - w->early_at : size;
 		memcpy(p, w->early.data + w->early_at, n);
@@ -167,12 +173,6 @@ static int frames_begin(struct wire *w)
 	wslay_event_config_set_no_buffering(w->frames, 1);
 	wslay_event_config_set_max_recv_msg_length(w->frames, INT64_MAX);
 	return 0;
-}
-
-/* So many answers to pings wait that nothing more is read. */
-static bool frames_full(const struct wire *w)
-{
-	return wslay_event_get_queued_msg_count(w->frames) >= PONGS_MOST;
 }
 
 /* Sends and receives what can be; false: it has ended. What can go goes first: it may make room to read what poll does not see. */

@@ -214,7 +214,7 @@ static int renew(struct tunnel *t)
 	return err;
 }
 
-/* Until somebody has connected, who may have gone again: a sandbox that is gone is not started once more unasked. The end of the tunnel ends it. */
+/* Until somebody connects: a sandbox that is gone is not started once more for nobody. The end of the tunnel ends it. */
 static void await_use(const struct tunnel *t)
 {
 	struct pollfd p[] = {{t->listener, POLLIN, 0}, {t->stop, POLLIN, 0}};

@@ -83,7 +83,7 @@ static int open_wire(const char *base)
 	struct wire *w = NULL;
 	struct call c;
 	call_init(&c, 0);
-	int err = wire_open(&c, &target, "/", NULL, call_now_ms() + 20000, &w);
+	int err = wire_open(&c, &target, "/", call_now_ms() + 20000, &w);
 	assert_true(err < 0);
 	assert_int_equal(c.fault.err, -err);
 	assert_non_null(c.fault.message);

@@ -31,10 +31,10 @@ static char dir[64], path[96];
 static atomic_uint tries; /* to make a wire */
 static atomic_bool fails;
 
-int wire_open(struct call *c, const struct http_target *target, const char *route,
-	const char *const *headers, int64_t deadline, struct wire **out)
+int wire_open(struct call *c, const struct http_target *target, const char *route, int64_t deadline,
+	struct wire **out)
 {
-	(void)target, (void)route, (void)headers, (void)deadline;
+	(void)target, (void)route, (void)deadline;
 	atomic_fetch_add(&tries, 1);
 	if (atomic_load(&fails))
 		return call_fault(c, EACCES, NULL, "no wire");

@@ -170,11 +170,18 @@ static void note_lost(struct sandbox *sb, const struct conversation_format *form
 	struct call c;
 	unsigned long long number = run_number(r);
 	call_init(&c, 0);
-	if (err == -ENODATA)
+	int refused = spool_refused(run_spool(r));
+	if (err == -ENODATA && refused)
+		(void)call_fault(&c, ENODATA, NULL,
+			"%s: %llu bytes of the output of run %llu were not kept: %s; make room on the disk of "
+			"~/.cache",
+			format->name, (unsigned long long)lost, number, strerror(refused));
+	else if (err == -ENODATA)
 		(void)call_fault(&c, ENODATA, NULL,
 			"%s: %llu bytes of the output of run %llu are no longer kept; the next read goes on "
 			"behind "
-			"them, so does tail -c +%llu runs/%llu/logs; -o output-max= keeps more",
+			"them, so does tail -c +%llu runs/%llu/logs; -o output-max= keeps more, "
+			"if the disk of the sandbox has room",
 			format->name, (unsigned long long)lost, number,
 			(unsigned long long)spool_first(run_spool(r), SPOOL_BOTH) + 1, number);
 	else

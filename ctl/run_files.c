@@ -105,8 +105,15 @@ static ssize_t output_pread(const struct ctl_ref *ref, struct call *c, enum spoo
 	ssize_t got = spool_pread(run_spool(r), view, p, n, off, NULL, &next);
 	if (got != -ESPIPE)
 		return got;
+	int refused = spool_refused(run_spool(r));
+	if (refused)
+		return call_fault(c, ENODATA, NULL,
+			"bytes %llu to %llu were not kept: %s; make room on the disk of ~/.cache",
+			(unsigned long long)off, (unsigned long long)next - 1, strerror(refused));
 	return call_fault(c, ENODATA, NULL,
-		"bytes %llu to %llu are no longer kept; tail -c +%llu reads on, -o output-max= keeps more",
+		"bytes %llu to %llu are no longer kept; tail -c +%llu reads on, -o output-max= keeps more, "
+		"if "
+		"the disk of the sandbox has room",
 		(unsigned long long)off, (unsigned long long)next - 1, (unsigned long long)next + 1);
 }
 

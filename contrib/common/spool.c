@@ -28,7 +28,8 @@ enum {
 	 * A command that alternates between its streams byte by byte makes a segment of each byte.
 	 * This bounds the memory of the index (32 bytes each); past it the oldest go, as at the limit.
 	 */
-	SEGMENTS_MAX = 1 << 19
+	SEGMENTS_MAX = 1 << 19,
+	SPARE_MAX = 64 << 10
 };
 
 struct segment {
@@ -54,6 +55,14 @@ struct spool {
 	size_t head, tail, capacity;
 	struct segment end; /* where the next segment will start */
 	bool ended;
+	/*
+	 * What the disk did not take first: what is printed when it is full is what says so. Of the stored bytes it holds
+	 * [spare_at, spare_at + spare_size).
+	 */
+	char *spare;
+	uint64_t spare_at;
+	size_t spare_size;
+	int refused; /* a positive errno */
 
 	pthread_mutex_t watch_lock; /* held while callbacks run, so that unwatch waits for them */
 	struct spool_watch *watches;
@@ -112,6 +121,7 @@ void spool_put(struct spool *s)
 	}
 	close(s->fd);
 	free(s->segments);
+	free(s->spare);
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->watch_lock);
 	free(s);
@@ -263,11 +273,47 @@ static int store_write(struct spool *s, const char *p, size_t n, uint64_t at)
 	return 0;
 }
 
+/* In memory: only right behind what is there, so that one place tells of all. False: there is no room. */
+static bool spare_write(struct spool *s, const char *p, size_t n, uint64_t at)
+{
+	if (!s->spare) {
+		s->spare = malloc(SPARE_MAX);
+		s->spare_at = at;
+	}
+	if (!s->spare || at != s->spare_at + s->spare_size || n > SPARE_MAX - s->spare_size)
+		return false;
+	memcpy(s->spare + s->spare_size, p, n);
+	s->spare_size += n;
+	return true;
+}
+
+static int store_add(struct spool *s, const char *p, size_t n, uint64_t at)
+{
+	if (s->spare && spare_write(s, p, n, at))
+		return 0;
+	int err = store_write(s, p, n, at);
+	if (!err || (!s->spare && spare_write(s, p, n, at)))
+		return 0;
+	s->refused = -err;
+	return err;
+}
+
 static int store_read(struct spool *s, char *p, size_t n, uint64_t at)
 {
 	while (n) {
+		if (at >= s->spare_at && at - s->spare_at < s->spare_size) {
+			uint64_t into = at - s->spare_at;
+			size_t part = n < s->spare_size - into ? n : (size_t)(s->spare_size - into);
+			memcpy(p, s->spare + into, part);
+			p += part;
+			n -= part;
+			at += part;
+			continue;
+		}
 		uint64_t place = at % s->limit;
 		size_t part = n < s->limit - place ? n : (size_t)(s->limit - place);
+		if (s->spare_size && at < s->spare_at && part > s->spare_at - at)
+			part = (size_t)(s->spare_at - at);
 		ssize_t done = pread(s->fd, p, part, (off_t)place);
 		if (done < 0 && errno == EINTR)
 			continue;
@@ -295,7 +341,7 @@ static int append_locked(struct spool *s, enum spool_view stream, const char *p,
 		uint64_t skip = n > s->limit ? n - s->limit : 0;
 		drop_oldest(s, s->limit - (n - skip));
 		/* The bytes are written before the index says so: a failed write changes nothing but what the ring dropped. */
-		err = store_write(s, p + skip, (size_t)(n - skip), s->end.stored + skip);
+		err = store_add(s, p + skip, (size_t)(n - skip), s->end.stored + skip);
 		if (err < 0)
 			return err;
 	}
@@ -355,6 +401,12 @@ bool spool_ended(struct spool *s)
 {
 	AUTO_UNLOCK(&s->lock);
 	return s->ended;
+}
+
+int spool_refused(struct spool *s)
+{
+	AUTO_UNLOCK(&s->lock);
+	return s->refused;
 }
 
 uint64_t spool_size(struct spool *s, enum spool_view view)

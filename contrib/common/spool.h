@@ -26,13 +26,18 @@ struct spool;
 int spool_new(const char *dir, uint64_t limit, struct spool **out);
 void spool_put(struct spool *s);
 
-/* Appends to stream SPOOL_STDOUT or SPOOL_STDERR. 0, or a negative errno of the disk (nothing was appended then). -EPIPE after spool_end. */
+/*
+ * Appends to stream SPOOL_STDOUT or SPOOL_STDERR. 0, or a negative errno of the disk (nothing was appended then). -EPIPE after spool_end.
+ * The first 64 KiB that the disk does not take are kept in memory.
+ */
 int spool_append(struct spool *s, enum spool_view stream, const void *p, size_t n);
 /* Notes that n bytes of the stream are missing at this place (they count in offsets and read as a gap). */
 int spool_append_gap(struct spool *s, enum spool_view stream, uint64_t n);
 /* No more will come. Watchers are told. Idempotent. */
 void spool_end(struct spool *s);
 bool spool_ended(struct spool *s);
+/* The positive errno of the newest append that failed by the disk; 0: none did. */
+int spool_refused(struct spool *s);
 
 uint64_t spool_size(struct spool *s, enum spool_view view);  /* offset of its end */
 uint64_t spool_first(struct spool *s, enum spool_view view); /* offset of the oldest byte kept */

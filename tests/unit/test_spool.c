@@ -3,12 +3,14 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -297,6 +299,48 @@ static void the_index_is_bounded_too(void **state)
 	spool_put(s);
 }
 
+/* What the disk does not take is kept in memory, up to 64 KiB, in its order among what the disk took. */
+static void a_full_disk_loses_no_first_words(void **state)
+{
+	(void)state;
+	struct rlimit old, small;
+	static char big[60000], got[sizeof big + 20];
+	struct spool *s = make(1 << 20);
+	memset(big, 'b', sizeof big);
+	put(s, SPOOL_STDOUT, "before ");
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	small = old;
+	small.rlim_cur = 7;
+	void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	int full = spool_append(s, SPOOL_STDERR, "full ", 5);
+	int much = spool_append(s, SPOOL_STDOUT, big, sizeof big);
+	int more = spool_append(s, SPOOL_STDOUT, big, sizeof big);
+	int gap = spool_append_gap(s, SPOOL_STDOUT, sizeof big);
+	int last = spool_append(s, SPOOL_STDOUT, "last ", 5);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	signal(SIGXFSZ, handler);
+	assert_int_equal(full, 0);
+	assert_int_equal(much, 0);
+	assert_int_equal(more, -EFBIG);
+	assert_int_equal(spool_refused(s), EFBIG);
+	assert_int_equal(gap, 0);
+	assert_int_equal(last, 0);
+	assert_int_equal(
+		spool_append(s, SPOOL_STDOUT, big, sizeof big), 0); /* the disk has room again */
+	put(s, SPOOL_STDERR, "after");
+	assert_view(s, SPOOL_STDERR, 0, "full after");
+	assert_int_equal(spool_pread(s, SPOOL_BOTH, got, sizeof got, 0, NULL, NULL), 12 + sizeof big);
+	assert_memory_equal(got, "before full bbb", 15);
+	assert_memory_equal(got + sizeof big, "bbbbbbbbbbbb", 12);
+	uint64_t at = 12 + 2 * sizeof big; /* behind the gap */
+	assert_int_equal(spool_pread(s, SPOOL_BOTH, got, 8, at, NULL, NULL), 8);
+	assert_memory_equal(got, "last bbb", 8);
+	assert_int_equal(spool_pread(s, SPOOL_BOTH, got, 20, at + 5 + sizeof big - 3, NULL, NULL), 8);
+	assert_memory_equal(got, "bbbafter", 8);
+	spool_put(s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -310,6 +354,7 @@ int main(void)
 		cmocka_unit_test(watchers_are_told_until_they_leave),
 		cmocka_unit_test(readers_follow_a_writer),
 		cmocka_unit_test(the_index_is_bounded_too),
+		cmocka_unit_test(a_full_disk_loses_no_first_words),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,6 +313,21 @@ static void take_move_to(struct changes *all, const struct inotify_event *e, con
 		take_tree(all, path);
 }
 
+/*
+ * A file without a name that is being written is told under one that the kernel gives it: `#` and the number of its inode. Another
+ * file can have such a name: it is there.
+ */
+static bool is_nameless(struct changes *all, const struct inotify_event *e, const char *path)
+{
+	struct stat st;
+	if (!(e->mask & (IN_MODIFY | IN_ATTRIB)) || e->name[0] != '#' || !e->name[1] ||
+		e->name[1 + strspn(e->name + 1, "0123456789")])
+		return false;
+	AUTO_BUF full = BUF_INIT;
+	buf_printf(&full, "%s/%s", all->workspace, path);
+	return !buf_error(&full) && lstat(full.data, &st) < 0 && errno == ENOENT;
+}
+
 static void take_named(struct changes *all, const struct inotify_event *e, const char *path)
 {
 	bool directory = e->mask & IN_ISDIR;
@@ -378,7 +393,7 @@ static void take(struct changes *all, const struct inotify_event *e)
 	buf_printf(&path, "%s%s%s", w->path, *w->path ? "/" : "", e->name);
 	if (buf_error(&path))
 		tell_lost(all);
-	else
+	else if (!is_nameless(all, e, path.data))
 		take_named(all, e, path.data);
 }
 

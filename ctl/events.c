@@ -54,6 +54,7 @@ struct events_talk {
 	struct ctl_talk *talk;
 	pthread_mutex_t lock;  /* covers what follows; not held while it is armed */
 	bool asked;            /* the first line has come */
+	int refused;           /* why the newest was not taken: nothing will come */
 	struct events *events; /* NULL: not armed yet */
 };
 
@@ -143,6 +144,9 @@ static int talk_line(void *state, struct call *c, const char *text, size_t n)
 	int err = talk_arm(k, c, text, n);
 	AUTO_UNLOCK(&k->lock);
 	k->asked = !err;
+	k->refused = err == -EINTR ? 0 : err;
+	if (k->refused)
+		ctl_talk_wake(k->talk);
 	return err;
 }
 
@@ -150,7 +154,9 @@ static ssize_t talk_next(void *state, void *p, size_t n)
 {
 	struct events_talk *k = state;
 	AUTO_UNLOCK(&k->lock);
-	return k->events ? events_take(k->events, p, n) : -EAGAIN;
+	if (k->events)
+		return events_take(k->events, p, n);
+	return k->refused ? k->refused : -EAGAIN;
 }
 
 static void talk_close(void *state)

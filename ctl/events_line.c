@@ -83,7 +83,10 @@ static int take_word(struct call *c, const char *word, bool first, struct events
 		q->since = strdup(word + 6);
 		return q->since ? 0 : -ENOMEM;
 	}
-	return first ? take_dir(c, word, q) : bad_word(c, word);
+	/* A mistyped option is no directory; one that is named so is given as /workspace/NAME=. */
+	size_t name = strspn(word, "abcdefghijklmnopqrstuvwxyz");
+	bool option = name && word[name] == '=';
+	return first && !option ? take_dir(c, word, q) : bad_word(c, word);
 }
 
 int events_request_parse(struct call *c, const char *line, size_t n, struct events_request *out)

@@ -54,6 +54,22 @@ t=$'\t'
 }
 
 # bats test_tags=server
+@test "a new file has no other name before its own; one that is named so has it" {
+	listen
+	local i
+	for i in 1 2 3 4 5; do
+		touch "$W/new$i"
+		echo text >"$W/full$i"
+	done
+	other 'echo a > /workspace/#12; echo b >> /workspace/#12; rm /workspace/#12; touch /workspace/last'
+	hears "create${t}last"
+	heard "create${t}#12"
+	heard "delete${t}#12"
+	heard "create${t}new5"
+	! grep -vxF "create${t}#12" "$T/events" | grep -vxF "delete${t}#12" | grep -vxF "modify${t}#12" | grep '#'
+}
+
+# bats test_tags=server
 @test "names with newline, tab and backslash are one line, and other bytes as they are" {
 	listen
 	x "touch 'a b' \$'n\\nl' \$'t\\tb' 'b\\' \$'\\377'"
@@ -106,6 +122,15 @@ t=$'\t'
 	run bash -c 'exec 7<>"$1/events"; echo "$2" >&7' - "$C" '. often=yes'
 	[[ $output == *'Invalid argument'* ]]
 	grep -q 'often=yes' "$C/error"
+	# a mistyped option is no directory, and nobody waits for what will not come
+	run within 20 bash -c 'exec 7<>"$1/events"; echo "$2" >&7; cat <&7' - "$C" 'inclde=*.c'
+	[ "$status" = 1 ]
+	[[ $output == *'Invalid argument'*'Invalid argument'* ]]
+	grep -q '^message events: not understood: inclde=' "$C/error"
+	mkdir "$W/a=b"
+	listen '/workspace/a=b'
+	touch "$W/a=b/f"
+	hears "create${t}a=b/f"
 	run bash -c 'echo . >"$1/events"' - "$C"
 	[[ $output == *'Invalid argument'* ]]
 	run bash -c 'exec 7<>"$1/events"; echo . >&7; echo . >&7' - "$C"

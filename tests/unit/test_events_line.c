@@ -30,6 +30,8 @@ static void test_body(void **state)
 		{"src", "{\"dir\":\"src\"}"},
 		{"/workspace//a/b", "{\"dir\":\"a/b\"}"},
 		{"/workspace", "{\"dir\":\"\"}"},
+		{"/workspace/a=b", "{\"dir\":\"a=b\"}"},
+		{"src/a=b", "{\"dir\":\"src/a=b\"}"},
 		{"'a b' recursive=no", "{\"dir\":\"a b\",\"recursive\":false}"},
 		{"include=*.c include=*.h exclude=x",
 			"{\"include\":[\"*.c\",\"*.h\"],\"exclude\":[\"x\"]}"},
@@ -53,7 +55,8 @@ static void test_body(void **state)
 static void test_refused(void **state)
 {
 	static const char *const cases[] = {"/etc", "/workspacex", "../x", "a/../../b", "a b",
-		"a recursive=maybe", "a include=", "a what=ever", "'a"};
+		"a recursive=maybe", "recursive=maybe", "inclde=*.c", "bogus=1",
+		"include=", "a include=", "a what=ever", "'a"};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct events_request q;

@@ -39,6 +39,9 @@ struct pty_room {
 		*set; /* borrowed: attached before, released after; not used once a pty is stopped */
 };
 
+/* Each takes a connection of the sandbox's server while its program runs, and those are needed for other things. */
+enum { TERMINALS_MAX = 128 };
+
 static const char room_key;
 
 static void *room_make(struct sandbox *sb)
@@ -203,24 +206,31 @@ static void on_ended(void *arg, struct terminal *t)
 		terminal_tell_end(t);
 }
 
-static struct pty *pty_new(struct pty_room *room)
+static int pty_new(struct pty_room *room, struct call *c, struct pty **out)
 {
 	struct pty *p = calloc(1, sizeof(*p));
+	unsigned count = 0;
 
 	if (!p)
-		return NULL;
+		return -ENOMEM;
 	p->refs = 1;
 	p->room = room;
 	p->settle.wake = on_settled;
 	p->settle.arg = p;
 	AUTO_UNLOCK(&room->lock);
+	struct pty **at = &room->first;
+	for (; *at; at = &(*at)->next)
+		count++;
+	if (count >= TERMINALS_MAX) {
+		free(p);
+		return call_fault(c, EMFILE, NULL,
+			"there are %u terminals already; rmdir pty/N ends one that is not needed", count);
+	}
 	room->refs++;
 	p->number = ++room->numbers;
-	struct pty **at = &room->first;
-	while (*at)
-		at = &(*at)->next;
 	*at = p;
-	return p;
+	*out = p;
+	return 0;
 }
 
 static int parse_side(struct call *c, const char *word, unsigned *side)
@@ -267,20 +277,20 @@ static int new_call(
 {
 	struct pty_room *room = room_of(ref->sandbox);
 	AUTO_FREE char **argv = NULL;
-	unsigned columns = TERMINAL_COLUMNS, rows = TERMINAL_ROWS;
+	unsigned columns = 0, rows = 0;
 	int argc;
 	int err = ctl_split(c, line, n, &argc, &argv);
 
 	if (err)
 		return err;
-	if (argc == 1 || argc > 3)
-		return call_fault(c, EINVAL, NULL, "not understood; write COLS ROWS [SHELL], or nothing");
-	if (argc > 1 &&
-		((err = parse_side(c, argv[0], &columns)) < 0 || (err = parse_side(c, argv[1], &rows)) < 0))
+	if (argc < 2 || argc > 3)
+		return call_fault(c, EINVAL, NULL, "not understood; write COLS ROWS [SHELL]");
+	if ((err = parse_side(c, argv[0], &columns)) < 0 || (err = parse_side(c, argv[1], &rows)) < 0)
 		return err;
-	struct pty *p = room ? pty_new(room) : NULL;
-	if (!p)
-		return -ENOMEM;
+	struct pty *p = NULL;
+	err = room ? pty_new(room, c, &p) : -ENOMEM;
+	if (err)
+		return err;
 	err = start(p, ref, c, argc > 2 ? argv[2] : NULL, columns, rows);
 	if (!err)
 		buf_printf(answer, "%llu\n", (unsigned long long)p->number);
@@ -522,9 +532,8 @@ static const struct ctl_row dir_rows[] = {
 		.mode = 0666,
 		.kind = CTL_CALL,
 		.call = new_call,
-		.empty = true,
 		.grammar =
-			"W [COLS ROWS [SHELL]] opens a terminal (80 24, bash or else sh); RW its number"},
+			"W COLS ROWS [SHELL] opens a terminal (bash or else sh), 128 at most; RW its number"},
 	{.name = NULL}};
 
 const struct ctl_dir ctl_pty_dir = {

@@ -14,12 +14,7 @@
 #include "call.h"
 #include "sandbox.h"
 
-enum {
-	TERMINAL_KEEP = 256 << 10,
-	TERMINAL_SIDE_MAX = 10000,
-	TERMINAL_COLUMNS = 80,
-	TERMINAL_ROWS = 24
-};
+enum { TERMINAL_KEEP = 256 << 10, TERMINAL_SIDE_MAX = 10000 };
 
 struct json_object;
 struct terminal;

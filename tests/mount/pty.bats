@@ -1,10 +1,10 @@
 # pty/: terminals in the sandbox.
 load ../lib/harness
 
-# pty [LINE]: opens one, its number in N and its directory in D.
+# pty [LINE]: opens one (of the usual size), its number in N and its directory in D.
 pty() {
 	exec {new}<>"$C/pty/new"
-	echo "${1-}" >&"$new"
+	echo "${1-80 24}" >&"$new"
 	read -r -t 20 N <&"$new"
 	exec {new}>&-
 	D=$C/pty/$N
@@ -73,8 +73,8 @@ shows() { wait_until 15 on_screen "$1"; }
 	local line
 	pty '80 24 sh'
 	screen
-	type 'echo "$0"; exit\r'
-	shows '^sh'
+	type 'echo "<$0>"; exit\r' # its prompt may come behind this
+	shows '<sh>'
 	[ "$(within 15 cat "$D/wait")" = 0 ]
 	pty '80 24 /no/such/shell'
 	[ "$(within 15 cat "$D/wait")" = 127 ]
@@ -91,6 +91,26 @@ shows() { wait_until 15 on_screen "$1"; }
 	[ "$status" -ne 0 ]
 	run rmdir "$C/pty/99"
 	[ "$status" -ne 0 ]
+}
+
+@test "lines that are empty, blank or a remark open none, and there is a limit" {
+	local n
+	printf '\n  \n\t\n# 80 24\n' >"$C/pty/new"
+	[ "$(ls "$C/pty" | grep -vc new)" = 0 ]
+	exec {new}<>"$C/pty/new"
+	echo >&"$new"
+	echo '80 24 /bin/true' >&"$new"
+	read -r n <&"$new"
+	exec {new}>&-
+	[ "$(within 15 cat "$C/pty/$n/wait")" = 0 ]
+	[ "$(ls "$C/pty" | grep -vc new)" = 1 ]
+	yes '80 24 /bin/true' | head -n 127 >"$C/pty/new"
+	run bash -c 'echo 80 24 >"$1"' - "$C/pty/new"
+	[ "$status" -ne 0 ]
+	grep -q '^errno EMFILE' "$C/error"
+	grep -q '^message .*rmdir pty/' "$C/error"
+	rmdir "$C/pty/$n"
+	echo '80 24 /bin/true' >"$C/pty/new"
 }
 
 # bats test_tags=server
@@ -244,7 +264,7 @@ shows() { wait_until 15 on_screen "$1"; }
 
 @test "dash opens, types, waits" {
 	within 30 dash -c '
-		exec 3<>"$1/pty/new"; echo >&3; read -r n <&3; exec 3>&-
+		exec 3<>"$1/pty/new"; echo 80 24 >&3; read -r n <&3; exec 3>&-
 		printf "exit 5\r" >"$1/pty/$n/data"
 		cat "$1/pty/$n/wait"
 		rmdir "$1/pty/$n"' - "$C" >"$T/out"

@@ -119,6 +119,8 @@ struct ctl_row {
 	int (*size)(const struct ctl_ref *ref, struct call *c, uint64_t *size);
 	ssize_t (*pread)(const struct ctl_ref *ref, struct call *c, void *p, size_t n, uint64_t off);
 	const struct ctl_stream_ops *stream;
+	/* A read of the stream is short only at its end, as of a regular file (for programs that read blocks). Not of O_NONBLOCK openings. */
+	bool whole;
 	const struct ctl_verb *verbs; /* ended by a NULL name */
 	int (*call)(
 		const struct ctl_ref *ref, struct call *c, const char *line, size_t n, struct buf *answer);
@@ -132,7 +134,6 @@ struct ctl_row {
 	struct timespec (*mtime)(const struct ctl_ref *ref); /* NULL: time of the last answer */
 	int (*touch)(
 		const struct ctl_ref *ref, struct call *c); /* utimens; NULL: succeeds and does nothing */
-	bool empty;                                     /* CTL_CALL: an empty line is a request too */
 	size_t
 		max; /* longest document or line; 0: 16 MiB a document, 1 MiB a line of a conversation. Beyond: EFBIG */
 };

@@ -47,12 +47,12 @@ struct ctl_node *ctl_tree_keep(struct ctl_tree *t, struct ctl_node *n);
 struct ctl_node *ctl_tree_kept(struct ctl_tree *t, const char *path, const void *object);
 void ctl_tree_drop(struct ctl_tree *t, struct ctl_node *n);
 struct ctl_pump *ctl_tree_pump(struct ctl_tree *t);
-/* A request was answered now; answer may be NULL, else its content is copied as the last answer. */
+/* A request was answered now, which ends the late error of an earlier one; answer may be NULL, else its content is copied as the last answer. */
 void ctl_tree_answered(struct ctl_tree *t, const char *path, const struct buf *answer);
 void ctl_tree_last_answer(struct ctl_tree *t, const char *path, struct buf *out);
 /* The time of the last answer, or of the tree's making. */
 struct timespec ctl_tree_time(struct ctl_tree *t, const char *path);
-/* An error that came too late for its request meets the next opening that reads, once. */
+/* An error that came too late for its request meets the next opening that reads, once, if no request was answered since. */
 void ctl_tree_note_late(struct ctl_tree *t, const char *path, int err);
 int ctl_tree_take_late(struct ctl_tree *t, const char *path);
 /* An opening of a listing from which names can be removed, and whose it is. */
@@ -165,6 +165,7 @@ struct ctl_channel {
 	struct ctl_node
 		*node; /* borrowed: where an error of the source is noted; NULL: the source does */
 	bool nonblock;
+	bool whole; /* a read waits until it can be answered in full, or the end */
 	struct ctl_waiter *first, **last;
 	struct op_poll *poll;
 	char *pending; /* bytes taken from the source and not yet read */

@@ -458,7 +458,8 @@ static const struct ctl_row process_rows[] = {
 	{.name = "session",
 		.mode = 0600,
 		.kind = CTL_TEXT,
-		.grammar = "RW the session where it starts and with which it ends; empty: none",
+		.grammar = "RW the session where it starts and with which it ends, made if there is none; "
+				   "empty: none",
 		.show = show_session,
 		.store = store_session},
 	{.name = "pid",

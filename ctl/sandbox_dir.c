@@ -181,8 +181,9 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 		.begin = ctl_exec_begin,                                                                   \
 		.talk = &ctl_exec_talk,                                                                    \
 		.stream = &ctl_exec_stream,                                                                \
-		.grammar = "W a command or script, close waits for its end; RW a line starts a command, "  \
-				   "read its output; R the newest run's output so far"},                           \
+		.grammar = "W a command or script, close waits for its end (not that of a program which "  \
+				   "exits: { echo x > exec; } & for echo x > exec &); RW a line starts a "         \
+				   "command, read its output; R the newest run's output so far"},                  \
 		{.name = "exec.json",                                                                      \
 			.mode = 0666,                                                                          \
 			.kind = CTL_TALK,                                                                      \
@@ -192,7 +193,7 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.max = 64 * 1024 * 1024,                                                               \
 			.grammar = "W or RW {\"command\",\"cwd\"?,\"env\"?,\"timeout\"?,\"sessionId\"?,"       \
 					   "\"stdin\"?|\"stdinBase64\"?}; R events, one a line, the last is exit or "  \
-					   "error"},                                                                   \
+					   "error; a session that is not there is made"},                              \
 		{.name = "runs",                                                                           \
 			.mode = 0700,                                                                          \
 			.kind = CTL_DIR,                                                                       \
@@ -271,6 +272,7 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.mode = 0666,                                                                          \
 			.kind = CTL_UPLOAD,                                                                    \
 			.stream = &workspace_tar_stream,                                                       \
+			.whole = true, /* tar reads what looks like a file in blocks of 512 bytes */           \
 			.upload = &workspace_tar_upload,                                                       \
 			.grammar = "R workspace/ as a tar, as it goes; W a tar (plain, gzip, zstd) is "        \
 					   "unpacked into it as it comes, close reports errors"},                      \

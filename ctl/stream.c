@@ -37,9 +37,38 @@ int ctl_channel_init(struct ctl_channel *ch, struct ctl_pump *pump, int flags)
 	return 0;
 }
 
+/* As channel_fill, of a channel whose reads are answered in full: what has come is gathered until it is as much as is wanted, or all. */
+static bool channel_gather(struct ctl_channel *ch, size_t want)
+{
+	size_t left = ch->pending_size - ch->pending_at;
+	if (left >= want || ch->ended)
+		return true;
+	if (ch->pending_at)
+		memmove(ch->pending, ch->pending + ch->pending_at, left);
+	ch->pending_at = 0;
+	ch->pending_size = left;
+	char *pending = realloc(ch->pending, want);
+	if (pending)
+		ch->pending = pending;
+	while (!ch->ended && ch->pending_size < want) {
+		ssize_t got =
+			pending ? ch->next(ch->source, ch->pending + ch->pending_size, want - ch->pending_size)
+					: -ENOMEM;
+		if (got == -EAGAIN)
+			return false;
+		if (got > 0)
+			ch->pending_size += (size_t)got;
+		ch->ended = got <= 0;
+		ch->end_err = got <= 0 ? (int)got : 0;
+	}
+	return true;
+}
+
 /* Something to tell: bytes, the end or an error. With the lock held. */
 static bool channel_fill(struct ctl_channel *ch, size_t want)
 {
+	if (ch->whole && ch->next && want)
+		return channel_gather(ch, want);
 	if (ch->pending_at < ch->pending_size || ch->ended)
 		return true;
 	if (!ch->next)
@@ -332,6 +361,7 @@ int ctl_stream_open(struct ctl_node *n, struct op *op, struct node_open *o, stru
 		AUTO_UNLOCK(&s->ch.lock);
 		s->ch.node = n->row->kind == CTL_STREAM ? n : NULL;
 		s->ch.next = s->ops->next;
+		s->ch.whole = n->row->whole && !s->ch.nonblock;
 		s->ch.source = s->cursor;
 	}
 	o->how = NODE_DIRECT_IO | NODE_STREAM;

@@ -58,6 +58,32 @@ high_water() { awk '/VmHWM/ { print $2 }' "/proc/$(fs_pid)/status"; }
 }
 
 # bats test_tags=server
+@test "tar reads it as a file: each of its reads is answered in full" {
+	local i
+	mkdir "$W/many" "$T/dst"
+	for i in $(seq 60); do echo "$i" >"$W/many/$i"; done
+	head -c 20000000 /dev/urandom >"$W/big"
+	tar tf "$C/workspace.tar" >"$T/names"
+	[ "$(grep -c 'many/[0-9]' "$T/names")" = 60 ]
+	tar -C "$T/dst" -xf "$C/workspace.tar"
+	diff -r "$W" "$T/dst"
+	[ "$(dd bs=100000 count=5 if="$C/workspace.tar" 2>/dev/null | wc -c)" = 500000 ]
+	# who does not want to wait gets what there is
+	/usr/bin/python3 - "$C/workspace.tar" >"$T/pieces" <<-'E'
+		import os, select, sys
+		fd = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK)
+		while True:
+		    try: got = os.read(fd, 1 << 17)
+		    except BlockingIOError:
+		        select.select([fd], [], [])
+		        continue
+		    if not got: break
+		    sys.stdout.buffer.write(got)
+	E
+	[ "$(tar tf - <"$T/pieces" | wc -l)" = "$(wc -l <"$T/names")" ]
+}
+
+# bats test_tags=server
 @test "names with .. and absolute ones are EPERM, and nothing is written outside" {
 	mkdir "$T/src"
 	echo evil >"$T/src/x$S"

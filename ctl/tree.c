@@ -270,6 +270,7 @@ void ctl_tree_answered(struct ctl_tree *t, const char *path, const struct buf *a
 	if (!m)
 		return; /* a time that is not remembered harms nobody */
 	clock_gettime(CLOCK_REALTIME, &m->when);
+	m->late = 0; /* whoever reads now asks for the answer to the newest */
 	if (!answer)
 		return;
 	buf_clear(&m->answer);

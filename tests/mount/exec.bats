@@ -45,6 +45,30 @@ load ../lib/harness
 	exec 5>&-
 }
 
+# bats test_tags=server
+@test "a late error meets the next reader, but not behind a success" {
+	local f
+	for f in exec exec.json processes/new env code/mine/language; do
+		mkdir -p "$C/code/mine"
+		case $f in
+		exec) good='echo alive' bad='a\0b' ;;
+		exec.json) good='{"command":"echo alive"}' bad='{"command":1}' ;;
+		processes/new) good='{"command":"true"}' bad='{"command":1}' ;;
+		env) good=A=b bad=1=2 ;;
+		*) good=python bad=latin ;;
+		esac
+		printf "$bad" >"$C/$f" || :
+		run cat "$C/$f"
+		[ "$status" = 1 ] || { echo "$f: nothing was said"; return 1; }
+		cat "$C/$f" >/dev/null
+		printf "$bad" >"$C/$f" || :
+		echo "$good" >"$C/$f"
+		cat "$C/$f" >"$T/read" || { echo "$f"; return 1; }
+	done
+	echo 'echo alive' >"$C/exec"
+	[ "$(cat "$C/exec")" = alive ]
+}
+
 @test "output arrives while the command runs" {
 	local line
 	exec 5<>"$C/exec"
@@ -245,6 +269,7 @@ json() { # REQUEST: the events of one call
 	[ "$(jq -rs 'map(select(.type == "stderr") | .data) | add' "$T/events")" = err ]
 	[ "$(tail -n 1 "$T/events" | jq -r '.type')" = exit ]
 	[ "$(tail -n 1 "$T/events" | jq -r '.exitCode // .code')" = 3 ]
+	jq -r .timestamp "$T/events" | sort -c
 }
 
 @test "exec.json: cwd and env hold for that command only, values with quotes arrive (row 20)" {

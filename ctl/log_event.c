@@ -128,6 +128,9 @@ static void put_tail(struct log_event_state *s, struct buf *out, uint64_t micros
 		clock_gettime(CLOCK_REALTIME, &now);
 		micros = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 	}
+	if (micros < s->told)
+		micros = s->told;
+	s->told = micros;
 	seconds = (time_t)(micros / 1000000);
 	gmtime_r(&seconds, &tm);
 	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);

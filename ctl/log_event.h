@@ -13,6 +13,8 @@ struct log_event_state {
 	unsigned char half[3][4]; /* by stream (1, 2): a character that is not whole yet */
 	size_t halves[3];
 	uint64_t time[3];
+	uint64_t
+		told; /* the newest time told: the sandbox's clock and ours are not one, and lines keep their order when they are sorted */
 };
 
 void log_event_init(struct log_event_state *s, const char *id);

@@ -118,12 +118,29 @@ static void utf8_is_judged_as_it_is_defined(void **state)
 	}
 }
 
+/* Output has this host's time, the end that of the sandbox, whose clock may be behind. */
+static void times_keep_their_order(void **state)
+{
+	struct log_event_state s;
+	AUTO_BUF out = BUF_INIT;
+	struct feed_item data = {.kind = FEED_DATA, .stream = 1, .p = "x", .n = 1, .time = 5000000};
+
+	(void)state;
+	log_event_init(&s, "p");
+	log_event_put(&s, &data, &out);
+	finish(&s, &out, 0);
+	const char *first = strstr(out.data, "\"timestamp\":\"1970-01-01T00:00:05.000Z\"");
+	assert_non_null(first);
+	assert_non_null(strstr(first + 1, "\"timestamp\":\"1970-01-01T00:00:05.000Z\""));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(characters_cut_between_pieces_come_whole),
 		cmocka_unit_test(bytes_that_are_no_utf8_come_exact_beside),
 		cmocka_unit_test(utf8_is_judged_as_it_is_defined),
+		cmocka_unit_test(times_keep_their_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

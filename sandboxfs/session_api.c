@@ -79,7 +79,23 @@ static int request(struct sandbox *sb, struct call *c, const char *method, const
 	return err;
 }
 
-static int make_directory(struct sandbox *sb, struct call *c, const char *path)
+/* The server's words are those of a program, and name no session. */
+static int cannot_make(struct call *c, const char *id, const char *path, int err)
+{
+	static const int of_files[] = {
+		EROFS, EACCES, EPERM, EEXIST, ENOTDIR, ENOENT, ELOOP, ENAMETOOLONG, ENOSPC, EDQUOT, EINVAL};
+	size_t i = 0, count = sizeof of_files / sizeof *of_files;
+	while (i < count && err != -of_files[i])
+		i++;
+	if (i == count)
+		return err;
+	fault_clear(&c->fault);
+	return call_fault(c, -err, "FILESYSTEM_ERROR",
+		"%s: there is no directory %s, and it cannot be made: %s; give another cwd", id, path,
+		strerror(-err));
+}
+
+static int make_directory(struct sandbox *sb, struct call *c, const char *id, const char *path)
 {
 	struct json_object *body = json_object_new_object();
 	bool ok = body && json_add(body, "path", json_object_new_string(path)) &&
@@ -87,13 +103,13 @@ static int make_directory(struct sandbox *sb, struct call *c, const char *path)
 			  json_add(body, "sessionId", json_object_new_string("__DISABLE_SESSION__"));
 	int err = ok ? sandbox_api(sb, c, "POST", "/api/mkdir", body, NULL) : -ENOMEM;
 	json_object_put(body);
-	return err;
+	return err ? cannot_make(c, id, path, err) : 0;
 }
 
 int session_api_create(struct sandbox *sb, struct call *c, const struct session_api_spec *spec)
 {
 	/* The server would begin elsewhere, without a word. */
-	int err = spec->cwd ? make_directory(sb, c, spec->cwd) : 0;
+	int err = spec->cwd ? make_directory(sb, c, spec->id, spec->cwd) : 0;
 	if (err)
 		return err;
 	struct json_object *body = json_object_new_object();

@@ -105,7 +105,8 @@ refused() {
 	refused '{"id":"x","commandTimeoutMs":-1}' 'Invalid argument' 'milliseconds'
 	refused '{"id":"x"' 'Invalid argument' 'JSON ends at byte'
 	touch "$W/file"
-	refused '{"id":"x","cwd":"/workspace/file"}' 'exists' ''
+	refused '{"id":"x","cwd":"/workspace/file"}' 'exists' 'x: there is no directory /workspace/file, and it cannot be made: File exists'
+	refused '{"id":"x","cwd":"/proc/none"}' 'No such file' 'x: there is no directory /proc/none, and it cannot be made'
 	run mkdir "$C/sessions/new" "$C/sessions/a b"
 	[[ $output == *'File exists'*'Invalid argument'* ]]
 	[ "$(list)" = 'a default ' ]

@@ -100,9 +100,11 @@ static int exchange(
 	if (err == -ETIMEDOUT)
 		return call_fault(c, ETIMEDOUT, NULL, "%s: no answer within %lld s", b->target.base,
 			(long long)(r->timeout_ms + 999) / 1000);
-	const char *what = err == -EHOSTUNREACH ? "no connection; check the address and the net"
-					   : err == -EPROTO     ? "no HTTP, or its certificate is not to be trusted"
-					   : err == -EFBIG      ? "an answer without end"
+	if (err == -EHOSTUNREACH)
+		return call_fault(c, EHOSTUNREACH, NULL,
+			"no server takes connections at %s; start it, or check the address", b->target.base);
+	const char *what = err == -EPROTO  ? "no HTTP, or its certificate is not to be trusted"
+					   : err == -EFBIG ? "an answer without end"
 					   : err == -ECONNRESET
 						   ? "it breaks the connection off; is this the right address?"
 						   : strerror(-err);

@@ -229,6 +229,10 @@ static int link_run(
 			json_object_is_type(value, json_type_string))
 			buf_str(out, json_object_get_string(value));
 		err = buf_error(out);
+	} else if (!err && http_status == 404 && !k->target.unix_path) {
+		err = call_fault(c, ENOTSUP, NULL,
+			"no container's server is at %s (404); if a sandbox bridge is there, mount %s/v1",
+			k->target.base, k->target.base);
 	} else if (!err) {
 		err = call_fault(c, http_status == 503 ? EAGAIN : EIO, NULL,
 			"default: the server answers %d to a command", http_status);

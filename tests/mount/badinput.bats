@@ -31,6 +31,7 @@ refused() { # EXPRESSION ARGUMENT...: the program exits non-zero, with one sente
 @test "a dead socket and a closed port are refused, naming them" {
 	refused "$T/none" -o timeout=3 "unix:$T/none" "$MNT"
 	refused '127.0.0.1:1' -o timeout=3 http://127.0.0.1:1 "$MNT"
+	SANDBOX_API_KEY=key refused 'no server takes connections at http://127.0.0.1:1; start it' http://127.0.0.1:1/v1 "$MNT"
 }
 
 @test "a wrong mount point is refused, naming it" {

@@ -97,6 +97,13 @@ no_container() { [ "$(containers)" = 0 ]; }
 	refused 'No such file' -o token_file="$T/none"
 }
 
+@test "a bridge that is mounted without /v1 says so" {
+	url=$BRIDGE_URL
+	run mount_it
+	failed
+	[[ $output == *"if a sandbox bridge is there, mount $BRIDGE_URL/v1"* ]]
+}
+
 @test "the token by file, by ~/.config/sandboxfs/token, by the environment; the file named goes first" {
 	local key=$SANDBOX_API_KEY
 	url=$BRIDGE_URL/v1

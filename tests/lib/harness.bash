@@ -62,7 +62,7 @@ private_directory() {
 	S=$((100000 + (RANDOM * 32768 + RANDOM) % 800000))
 }
 
-# Another server than local: is a sandboxd of the test's own.
+# Another server than local: is a sandboxd of the test's own; server_bwrap and server_args are more words for either.
 start_server() { # unix|tcp
 	local port
 	mkdir -p "$T/ws"
@@ -91,8 +91,8 @@ start_server() { # unix|tcp
 		fi
 	done
 	ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" \
-		bwrap "${bind[@]}" --bind "$T/ws" /workspace --die-with-parent \
-		"$sandboxd" "$@" --workspace /workspace >"$T/server.log" 2>&1 3>&- &
+		bwrap "${bind[@]}" --bind "$T/ws" /workspace "${server_bwrap[@]}" --die-with-parent \
+		"$sandboxd" "$@" --workspace /workspace "${server_args[@]}" >"$T/server.log" 2>&1 3>&- &
 	local outer=$!
 	wait_until 10 ping_server
 	server_pid=$(pgrep -P $outer -x sandboxd)

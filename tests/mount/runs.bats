@@ -57,6 +57,24 @@ start_again() {
 	exec 5>&-
 }
 
+@test "what a command says of a full disk is kept, and so is what later ones say" {
+	SERVER=unix
+	mkdir "$T/small"
+	server_bwrap=(--size 20000000 --tmpfs "$T/small") server_args=(--spool "$T/small")
+	start
+	echo "head -c 50M /dev/zero >$T/small/fill; echo \$?; df --output=avail $T/small | tail -n 1" >"$C/exec"
+	[ "$(cat "$C/last/stderr")" = "head: error writing 'standard output': No space left on device" ]
+	[ "$(tr -d ' \n' <"$C/last/stdout")" = 10 ]
+	[ "$(x 'echo still works; seq 10000 | tail -n 1')" = $'still works\n10000' ]
+	# beyond what is kept all the same
+	run x 'seq 100000; echo behind'
+	[ "$status" = 125 ]
+	grep -q '^message exec: .* if the disk of the sandbox has room' "$C/error"
+	[ "$(head -c 5 "$C/runs/3/logs")" = $'1\n2\n3' ]
+	x "rm $T/small/fill"
+	[ "$(x 'seq 100000; echo behind' | tail -n 1)" = behind ]
+}
+
 @test "a start that finds no server shows in status, and its run is not shown as running" {
 	SERVER=unix
 	start -o timeout=4

@@ -26,6 +26,8 @@
 enum {
 	KILL_QUIET_MS = 10000, /* with --kill: how long the mount may be silent */
 	DETACH_MS = 10000,
+	FREED_MS = 5000, /* until programs have closed what they waited at */
+	FREED_AGAIN_MS = 20,
 	AFTER_DRAIN_MS = 10000,
 	KILLED_MS = 10000
 };
@@ -157,8 +159,39 @@ static int each_ctl(const char *mnt, int (*ask)(const char *ctl, const char *nam
 	return count;
 }
 
+/* A verb for a control tree, if its sandbox runs: none is started for its end. */
+static void tell(const char *ctl, const char *name, const char *verb)
+{
+	AUTO_BUF path = BUF_INIT;
+	AUTO_FREE char *word = NULL;
+
+	buf_printf(&path, "%s/status", ctl);
+	word = path.data ? read_file(path.data) : NULL;
+	if (!word || strncmp(word, "running", 7) != 0)
+		return;
+	buf_clear(&path);
+	buf_printf(&path, "%s/ctl", ctl);
+	AUTO_FD int fd = path.data ? open(path.data, O_WRONLY | O_CLOEXEC) : -1;
+	if (fd < 0 || write(fd, verb, strlen(verb)) < 0)
+		fprintf(stderr, "sandboxfs: %s: %.*s: %s\n", name, (int)strcspn(verb, "\n"), verb,
+			strerror(errno));
+}
+
+static int kill_in(const char *ctl, const char *name)
+{
+	tell(ctl, name, "kill-all\n");
+	return 0;
+}
+
+static int cancel_in(const char *ctl, const char *name)
+{
+	tell(ctl, name, "cancel\n");
+	return 0;
+}
+
 struct question {
 	const char *mnt;
+	bool local;     /* what runs there ends with the mount */
 	bool processes; /* those that run are a reason to refuse */
 	bool lazy;
 };
@@ -185,6 +218,21 @@ static int detach(const struct question *q)
 {
 	int err = mount_detach(q->mnt, q->lazy);
 
+	if (err && err != -EBUSY)
+		complain(q->mnt, strerror(-err));
+	return !err ? ANSWER_FINE : err == -EBUSY ? ANSWER_BUSY : ANSWER_FAILED;
+}
+
+/* With --kill: programs may have it in use for nothing but the command that they wait for. */
+static int end_and_detach(const struct question *q)
+{
+	int64_t deadline;
+	int err;
+
+	(void)each_ctl(q->mnt, q->local ? kill_in : cancel_in); /* they count nothing */
+	deadline = call_now_ms() + FREED_MS;
+	while ((err = mount_detach(q->mnt, false)) == -EBUSY && call_now_ms() < deadline)
+		(void)poll(NULL, 0, FREED_AGAIN_MS); /* nobody tells when it is free */
 	if (err && err != -EBUSY)
 		complain(q->mnt, strerror(-err));
 	return !err ? ANSWER_FINE : err == -EBUSY ? ANSWER_BUSY : ANSWER_FAILED;
@@ -276,12 +324,15 @@ int mount_end(const struct options *o)
 		return complain(o->given_mountpoint, "no sandboxfs is mounted here");
 	AUTO_FD int program = mount_program(&e, &pid);
 	/* Processes of a server that somebody else runs outlive the mount. */
-	struct question q = {.mnt = mnt, .processes = e.local && !o->kill};
+	struct question q = {.mnt = mnt, .local = e.local, .processes = e.local && !o->kill};
 	if (may_end(o, &q, program))
 		return 1;
 	int detached = in_child(detach, &q, DETACH_MS);
+	if (detached == ANSWER_BUSY && o->kill)
+		detached = in_child(end_and_detach, &q, DETACH_MS + FREED_MS);
 	if (detached == ANSWER_BUSY)
-		return complain(mnt, "in use: a program has a file or directory of it open");
+		return complain(
+			mnt, "in use: a program has a file or directory of it open; fuser -vm shows which");
 	if (detached != ANSWER_FINE && !(o->kill && detached == -ETIMEDOUT))
 		return detached == -ETIMEDOUT
 				   ? complain(

@@ -110,6 +110,20 @@ kept() { find "$T/data" -path '*/.backups/*' -type f; }
 	fi
 }
 
+@test "sandboxfs -u --kill ends what a program waits for, and says who to look for if one stays" {
+	local waiter
+	(echo "echo up; sleep $S" >"$C/exec") 3>&- &
+	waiter=$!
+	wait_until 10 grep -q up "$C/last/stdout"
+	run unmount
+	[ "$status" = 1 ]
+	[[ $output == *'in use:'*'fuser -vm'* ]]
+	[ "$(cat "$C/last/exit")" = '' ]
+	unmount --kill
+	wait_until 10 gone "$waiter"
+	! is_mounted
+}
+
 @test "a full disk of the sandbox is ENOSPC while writing, or at close, never silence (row 16)" {
 	unmount
 	mount_it -o min-free=100000T 2>/dev/null || mount_it -o min-free=100T

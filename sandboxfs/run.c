@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include "output.h"
 #include "process.h"
 
+enum { LARGE_COMMAND = 1 << 20 };
+
 void run_free(struct run *r)
 {
 	output_close(r->output);
@@ -24,7 +27,10 @@ void run_free(struct run *r)
 		spool_put(r->spool);
 	fault_clear(&r->fault);
 	pthread_mutex_destroy(&r->lock);
+	bool large = r->command && strnlen(r->command, LARGE_COMMAND) == LARGE_COMMAND;
 	free(r->command);
+	if (large)
+		(void)malloc_trim(0); /* it goes back to the system; nothing to give is as well */
 	free(r->id);
 	run_table_put(r->table);
 	free(r);

@@ -134,6 +134,7 @@ struct ctl_row {
 	struct timespec (*mtime)(const struct ctl_ref *ref); /* NULL: time of the last answer */
 	int (*touch)(
 		const struct ctl_ref *ref, struct call *c); /* utimens; NULL: succeeds and does nothing */
+	bool empty;                                     /* CTL_CALL: an empty line is a request too */
 	size_t
 		max; /* longest document or line; 0: 16 MiB a document, 1 MiB a line of a conversation. Beyond: EFBIG */
 };

@@ -277,15 +277,16 @@ static int new_call(
 {
 	struct pty_room *room = room_of(ref->sandbox);
 	AUTO_FREE char **argv = NULL;
-	unsigned columns = 0, rows = 0;
+	unsigned columns = TERMINAL_COLUMNS, rows = TERMINAL_ROWS;
 	int argc;
 	int err = ctl_split(c, line, n, &argc, &argv);
 
 	if (err)
 		return err;
-	if (argc < 2 || argc > 3)
-		return call_fault(c, EINVAL, NULL, "not understood; write COLS ROWS [SHELL]");
-	if ((err = parse_side(c, argv[0], &columns)) < 0 || (err = parse_side(c, argv[1], &rows)) < 0)
+	if (argc == 1 || argc > 3)
+		return call_fault(c, EINVAL, NULL, "not understood; write COLS ROWS [SHELL], or nothing");
+	if (argc > 1 &&
+		((err = parse_side(c, argv[0], &columns)) < 0 || (err = parse_side(c, argv[1], &rows)) < 0))
 		return err;
 	struct pty *p = NULL;
 	err = room ? pty_new(room, c, &p) : -ENOMEM;
@@ -532,8 +533,10 @@ static const struct ctl_row dir_rows[] = {
 		.mode = 0666,
 		.kind = CTL_CALL,
 		.call = new_call,
+		.empty = true,
 		.grammar =
-			"W COLS ROWS [SHELL] opens a terminal (bash or else sh), 128 at most; RW its number"},
+			"W [COLS ROWS [SHELL]] opens a terminal (80 24, bash or else sh), 128 at most; RW "
+			"its number"},
 	{.name = NULL}};
 
 const struct ctl_dir ctl_pty_dir = {

@@ -92,7 +92,7 @@ static int lines_write(struct ctl_file *f, struct op *op, const void *p, size_t 
 		size_t size = (size_t)((newline ? newline : end) - at);
 		at = newline ? newline + 1 : end;
 		trim(&line, &size);
-		if (!size || *line == '#')
+		if ((!size && !f->node->row->empty) || (size && *line == '#'))
 			continue;
 		int err = f->node->row->kind == CTL_VERBS
 					  ? do_verb(f->node, op_call(op), line, size)

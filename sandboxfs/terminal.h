@@ -14,7 +14,12 @@
 #include "call.h"
 #include "sandbox.h"
 
-enum { TERMINAL_KEEP = 256 << 10, TERMINAL_SIDE_MAX = 10000 };
+enum {
+	TERMINAL_KEEP = 256 << 10,
+	TERMINAL_SIDE_MAX = 10000,
+	TERMINAL_COLUMNS = 80,
+	TERMINAL_ROWS = 24
+};
 
 struct json_object;
 struct terminal;

@@ -1,10 +1,10 @@
 # pty/: terminals in the sandbox.
 load ../lib/harness
 
-# pty [LINE]: opens one (of the usual size), its number in N and its directory in D.
+# pty [LINE]: opens one, its number in N and its directory in D.
 pty() {
 	exec {new}<>"$C/pty/new"
-	echo "${1-80 24}" >&"$new"
+	echo "${1-}" >&"$new"
 	read -r -t 20 N <&"$new"
 	exec {new}>&-
 	D=$C/pty/$N
@@ -93,12 +93,11 @@ shows() { wait_until 15 on_screen "$1"; }
 	[ "$status" -ne 0 ]
 }
 
-@test "lines that are empty, blank or a remark open none, and there is a limit" {
+@test "a remark opens none, and there is a limit" {
 	local n
-	printf '\n  \n\t\n# 80 24\n' >"$C/pty/new"
+	printf '# 80 24\n' >"$C/pty/new"
 	[ "$(ls "$C/pty" | grep -vc new)" = 0 ]
 	exec {new}<>"$C/pty/new"
-	echo >&"$new"
 	echo '80 24 /bin/true' >&"$new"
 	read -r n <&"$new"
 	exec {new}>&-
@@ -264,7 +263,7 @@ shows() { wait_until 15 on_screen "$1"; }
 
 @test "dash opens, types, waits" {
 	within 30 dash -c '
-		exec 3<>"$1/pty/new"; echo 80 24 >&3; read -r n <&3; exec 3>&-
+		exec 3<>"$1/pty/new"; echo >&3; read -r n <&3; exec 3>&-
 		printf "exit 5\r" >"$1/pty/$n/data"
 		cat "$1/pty/$n/wait"
 		rmdir "$1/pty/$n"' - "$C" >"$T/out"

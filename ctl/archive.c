@@ -16,6 +16,7 @@
 #include "api_error.h"
 #include "cleanup.h"
 #include "frame_parser.h"
+#include "json_read.h"
 
 enum { QUEUE_MAX = 1 << 20, ERROR_BODY_MAX = 64 << 10, NOTES_MAX = 4 << 10 };
 
@@ -105,7 +106,7 @@ static int transfer_open(struct transfer *t, struct call *c, const char *method,
 /* 0: this is no answer about an archive, which has an errno and a sentence in its context. */
 static int unpack_failed(struct call *c, const char *text)
 {
-	struct json_object *o = json_tokener_parse(text), *context, *name, *why;
+	struct json_object *o = json_little(text), *context, *name, *why;
 	int err = 0;
 	if (o && json_object_object_get_ex(o, "context", &context) &&
 		json_object_object_get_ex(context, "errno", &name) &&
@@ -428,7 +429,7 @@ static int writer_end(struct archive_writer *w, struct call *c, uint64_t *entrie
 		err = w->t.err;
 		buf_add(&w->t.answer, "", 0);
 		if (status == 200 && !err && !buf_error(&w->t.answer))
-			o = json_tokener_parse(w->t.answer.data);
+			o = json_little(w->t.answer.data);
 	}
 	if (status && status != 200)
 		return transfer_refused(&w->t, c);

@@ -14,15 +14,11 @@
 #include "cleanup.h"
 #include "feed.h"
 #include "json_make.h"
+#include "json_read.h"
 #include "log_match.h"
 #include "processes.h"
 
-enum {
-	WATCH_REPLY_MAX = 64 << 10,
-	WATCH_RETRY_FIRST_MS = 100,
-	WATCH_RETRY_MAX_MS = 5000,
-	WATCH_JSON_DEPTH = 8
-};
+enum { WATCH_REPLY_MAX = 64 << 10, WATCH_RETRY_FIRST_MS = 100, WATCH_RETRY_MAX_MS = 5000 };
 
 /* ---- wait-port ---- */
 
@@ -196,16 +192,13 @@ static int watch_lines(
 
 	while (got == 0 && text->size > 0 && (newline = memchr(text->data, '\n', text->size))) {
 		size_t n = (size_t)(newline - text->data);
-		struct json_tokener *t = json_tokener_new_ex(WATCH_JSON_DEPTH);
 		struct json_object *event = NULL;
 
-		if (t && n > 5 && memcmp(text->data, "data:", 5) == 0)
-			event = json_tokener_parse_ex(t, text->data + 5, (int)(n - 5));
+		if (n > 5 && memcmp(text->data, "data:", 5) == 0)
+			(void)json_read(text->data + 5, n - 5, JSON_DEPTH, JSON_LITTLE, &event); /* NULL: odd */
 		if (event && json_object_is_type(event, json_type_object))
 			got = watch_event(c, p, event, answer);
 		json_object_put(event);
-		if (t)
-			json_tokener_free(t);
 		buf_consume(text, n + 1);
 	}
 	return got;

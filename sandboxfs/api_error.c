@@ -2,6 +2,7 @@
  * Error codes of the container API. See api_error.h; the facts are those of the official server and SDK, 0.12 line.
  */
 #include "api_error.h"
+#include "json_read.h"
 
 #include <errno.h>
 #include <json-c/json.h>
@@ -163,13 +164,10 @@ static int errno_of_status(int status)
 
 static struct json_object *parse(const char *body, size_t size)
 {
-	struct json_tokener *t = json_tokener_new_ex(32);
 	struct json_object *o;
 
-	if (!t)
-		return NULL;
-	o = json_tokener_parse_ex(t, body, size > 1 << 20 ? 1 << 20 : (int)size);
-	json_tokener_free(t);
+	/* One that cannot be read says nothing but its status. */
+	(void)json_read(body, size, JSON_DEPTH, JSON_LITTLE, &o);
 	if (o && !json_object_is_type(o, json_type_object)) {
 		json_object_put(o);
 		o = NULL;

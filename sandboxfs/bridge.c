@@ -20,6 +20,7 @@
 #include "cleanup.h"
 #include "driver.h"
 #include "json_make.h"
+#include "json_read.h"
 #include "shown.h"
 #include "token.h"
 #include "tunnel.h"
@@ -47,7 +48,7 @@ static char *refusal(const struct buf *body)
 	buf_add(&text, body->data, body->size < REPLY_MOST ? body->size : REPLY_MOST);
 	if (buf_error(&text))
 		return NULL;
-	struct json_object *o = json_tokener_parse(text.data), *error;
+	struct json_object *o = json_little(text.data), *error;
 	const char *said = text.data;
 	if (json_object_object_get_ex(o, "error", &error) &&
 		json_object_is_type(error, json_type_string))

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "json_read.h"
 #include "shown.h"
 
 static int take_output(struct bridge_answer *a, const char *data)
@@ -41,7 +42,7 @@ static int take_event(struct bridge_answer *a, const char *kind, const char *dat
 		return take_output(a, data);
 	if (strcmp(kind, "exit") != 0 && strcmp(kind, "error") != 0)
 		return 0; /* stderr, and what may come to be */
-	struct json_object *o = json_tokener_parse(data), *value;
+	struct json_object *o = json_little(data), *value;
 	int err = 0;
 	/* A member may be there and null, which json-c gives as NULL. */
 	if (json_object_object_get_ex(o, "exit_code", &value) &&

@@ -10,6 +10,7 @@
 #include "bridge_impl.h"
 #include "cleanup.h"
 #include "json_make.h"
+#include "json_read.h"
 #include "shown.h"
 
 enum { URL_MOST = 2048 };
@@ -51,7 +52,7 @@ static int take_json(const struct bridge *b, struct call *c, const char *what, i
 	if (!err && buf_error(&got->body))
 		err = -ENOMEM;
 	if (!err && reply)
-		*reply = json_tokener_parse(got->body.data);
+		*reply = json_little(got->body.data);
 	buf_release(&got->body);
 	return err;
 }
@@ -204,7 +205,7 @@ static int bucket_refused(struct call *c, const struct bucket *k, const struct b
 	buf_add(&text, body->data, body->size);
 	if (buf_error(&text))
 		return -ENOMEM;
-	struct json_object *o = json_tokener_parse(text.data);
+	struct json_object *o = json_little(text.data);
 	bool known =
 		json_object_object_get_ex(o, "error", &said) && json_object_is_type(said, json_type_string);
 	buf_clear(&text);

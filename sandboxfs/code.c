@@ -79,6 +79,7 @@ void code_run_put(struct code_run *r)
 	free(r->traceback);
 	fault_clear(&r->fault);
 	buf_release(&r->stream.line);
+	buf_release(&r->stream.come);
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 }

@@ -12,14 +12,22 @@ struct code_display {
 	size_t first, count;
 };
 
-/* What the stream has said. The thread of the HTTP loop alone writes it until `ended`. */
+/*
+ * What the stream has said. The thread of the HTTP loop, which all sandboxes share, only puts it away; who is in code_run_do takes it,
+ * and alone writes what no comment gives to another.
+ */
 struct code_stream {
 	struct buf line; /* the beginning of one; of another status than 200: the body */
 	size_t scanned;
-	atomic_int status; /* 0: none yet */
-	atomic_bool ended;
 	int err;
 	bool over; /* the run's own end has come */
+
+	struct buf come;   /* covered by the run's lock: what has not been taken */
+	bool paused;       /* likewise */
+	atomic_bool more;  /* there is something in `come` */
+	atomic_int status; /* 0: none yet */
+	int end;           /* the loop's: how it ended, set before: */
+	atomic_bool ended;
 };
 
 struct code_run {

@@ -1,9 +1,10 @@
 /*
  * The stream of a run of code: sends it, cuts what comes into events (code.c takes them), passes an interrupt on, and tells how it
- * ended. Events are taken on the HTTP loop's thread; who called code_run_do waits meanwhile.
+ * ended. Events are taken by who called code_run_do; on the HTTP loop's thread a large one would stop all sandboxes.
  */
 #include <errno.h>
 #include <json-c/json.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,31 +15,35 @@
 #include "code_api.h"
 #include "code_impl.h"
 #include "json_make.h"
+#include "json_read.h"
 
 enum {
-	LINE_MAX_SIZE = 192 << 20, /* more than the displays that sandboxd lets one run have */
+	LINE_MAX_SIZE = 80 << 20, /* more than a display that sandboxd takes */
 	ERROR_MAX = 64 << 10,
-	JSON_DEPTH = 512
+	COME_MAX = 1 << 20,
+	TRIM_FROM = 1 << 20,
+	LINE_DEPTH = 512
 };
 
-/* --- events of the stream; on the loop's thread --- */
+/* --- events of the stream --- */
 
 static int take_line(struct code_run *r, const char *p, size_t n)
 {
 	static const char head[] = "data:";
+	struct json_object *o;
 	if (n && p[n - 1] == '\r')
 		n--;
 	if (n < strlen(head) || memcmp(p, head, strlen(head)) != 0)
 		return 0;
 	p += strlen(head);
 	n -= strlen(head);
-	struct json_tokener *t = json_tokener_new_ex(JSON_DEPTH);
-	if (!t)
-		return -ENOMEM;
-	struct json_object *o = json_tokener_parse_ex(t, p, (int)n);
-	json_tokener_free(t);
-	int err = o ? code_run_take(r, o) : -EPROTO;
+	int err = json_read(p, n, LINE_DEPTH, JSON_MOST, &o);
+	if (!err)
+		err = code_run_take(r, o);
 	json_object_put(o);
+	/* What a display took is no other thread's to use again. */
+	if (n > TRIM_FROM)
+		malloc_trim(0);
 	return err;
 }
 
@@ -62,6 +67,37 @@ static int take_lines(struct code_run *r)
 	return err == 1 ? 0 : err;
 }
 
+/* What has come meanwhile. */
+static void take_come(struct code_run *r, struct http_stream *stream)
+{
+	struct code_stream *s = &r->stream;
+	AUTO_BUF come = BUF_INIT;
+	bool resume, failed = atomic_load(&s->status) != 200;
+	{
+		AUTO_UNLOCK(&r->lock);
+		come = s->come;
+		s->come = (struct buf)BUF_INIT;
+		resume = s->paused;
+		s->paused = false;
+		atomic_store(&s->more, false);
+	}
+	if (resume)
+		http_stream_resume(stream);
+	if (s->err || s->over || (failed && s->line.size > ERROR_MAX))
+		return;
+	s->err = buf_error(&come);
+	if (!s->err)
+		buf_add(&s->line, come.data, come.size);
+	if (!s->err)
+		s->err = buf_error(&s->line);
+	if (!s->err && !failed)
+		s->err = take_lines(r);
+	if (!s->err && s->line.size > LINE_MAX_SIZE)
+		s->err = -EFBIG;
+}
+
+/* --- on the loop's thread --- */
+
 static void on_status(void *run, int status)
 {
 	struct code_run *r = run;
@@ -76,15 +112,14 @@ static bool on_data(void *run, const void *p, size_t n)
 {
 	struct code_run *r = run;
 	struct code_stream *s = &r->stream;
-	bool failed = atomic_load(&s->status) != 200;
-	if (s->err || s->over || (failed && s->line.size > ERROR_MAX))
-		return true;
-	buf_add(&s->line, p, n);
-	s->err = buf_error(&s->line);
-	if (!s->err && s->line.size > LINE_MAX_SIZE)
-		s->err = -EPROTO;
-	if (!s->err && !failed)
-		s->err = take_lines(r);
+	AUTO_UNLOCK(&r->lock);
+	s->paused = s->come.size >= COME_MAX;
+	if (s->paused)
+		return false;
+	buf_add(&s->come, p, n);
+	atomic_store(&s->more, true);
+	if (r->worker)
+		call_wake(r->worker);
 	return true;
 }
 
@@ -92,8 +127,7 @@ static void on_end(void *run, int err)
 {
 	struct code_run *r = run;
 	struct code_stream *s = &r->stream;
-	if (!s->err)
-		s->err = err;
+	s->end = err;
 	atomic_store(&s->ended, true);
 	AUTO_UNLOCK(&r->lock);
 	if (r->worker)
@@ -163,15 +197,26 @@ static bool interrupt_due(struct code_run *r)
 static bool is_due(void *run)
 {
 	struct code_run *r = run;
-	return atomic_load(&r->stream.ended) || interrupt_due(r);
+	return atomic_load(&r->stream.ended) || atomic_load(&r->stream.more) || interrupt_due(r);
 }
 
-static int wait_end(struct code_run *r, struct call *c, const char *context)
+static int wait_end(
+	struct code_run *r, struct call *c, struct http_stream *stream, const char *context)
 {
+	struct code_stream *s = &r->stream;
 	for (;;) {
 		int err = call_wait(c, is_due, r, -1);
-		if (err || atomic_load(&r->stream.ended))
+		if (err)
 			return err;
+		bool ended = atomic_load(&s->ended); /* before: nothing comes after it */
+		take_come(r, stream);
+		if (ended) {
+			if (!s->err)
+				s->err = s->end;
+			return 0;
+		}
+		if (!interrupt_due(r))
+			continue;
 		atomic_store(&r->interrupt_sent, true);
 		err = code_api_interrupt(r->sb, c, context, r->id);
 		if (err == -EINTR)
@@ -211,6 +256,9 @@ static int judge(struct code_run *r, struct call *c, const struct code_spec *spe
 		return api_error(c, status, s->line.data ? s->line.data : "", s->line.size);
 	if (s->err == -EPROTO)
 		return call_fault(c, EPROTO, NULL, "the server's answer makes no sense");
+	if (s->err == -EFBIG)
+		return call_fault(
+			c, EFBIG, NULL, "the server sent more in one piece than is taken; it may still run");
 	int err = s->err ? -s->err : ECONNRESET;
 	return call_fault(c, err, NULL,
 		"the link broke while it ran (%s); it may still run, and what it came to is not known",
@@ -228,8 +276,11 @@ int code_run_do(struct code_run *r, struct call *c, const struct code_spec *spec
 	struct http_stream *stream = NULL;
 	struct code_stream *s = &r->stream;
 	buf_release(&s->line);
+	buf_release(&s->come);
 	s->scanned = 0;
-	s->err = 0;
+	s->err = s->end = 0;
+	s->paused = false;
+	atomic_store(&s->more, false);
 	atomic_store(&s->status, 0);
 	atomic_store(&s->ended, false);
 	int err = make_id(r->id);
@@ -238,9 +289,13 @@ int code_run_do(struct code_run *r, struct call *c, const struct code_spec *spec
 	set_worker(r, c);
 	err = open_stream(r, c, spec, &stream);
 	if (!err) {
-		err = wait_end(r, c, spec->context);
+		err = wait_end(r, c, stream, spec->context);
 		http_stream_close(stream);
 	}
 	set_worker(r, NULL);
-	return err ? err : judge(r, c, spec);
+	if (!err)
+		err = judge(r, c, spec);
+	buf_release(&s->line);
+	buf_release(&s->come);
+	return err;
 }

@@ -16,6 +16,7 @@
 #include "cleanup.h"
 #include "driver.h"
 #include "json_make.h"
+#include "json_read.h"
 #include "run_dir.h"
 #include "token.h"
 #include "tunnel.h"
@@ -176,7 +177,7 @@ static int ask(struct container *k, struct call *c, const char *method, const ch
 	if (!err)
 		*http_status = got.status;
 	if (!err && reply)
-		*reply = json_tokener_parse(got.body.data); /* NULL: it is none */
+		*reply = json_little(got.body.data); /* NULL: it is none */
 	buf_release(&got.body);
 	return err;
 }

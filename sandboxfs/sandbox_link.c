@@ -14,10 +14,11 @@
 #include "cleanup.h"
 #include "fileop.h"
 #include "json_make.h"
+#include "json_read.h"
 #include "log.h"
 #include "sandbox_impl.h"
 
-enum { ODD_MAX = 3 };
+enum { ODD_MAX = 3, JSON_REPLY_MOST = 16 << 20 };
 
 void sandbox_note_heard(struct sandbox *sb)
 {
@@ -304,13 +305,11 @@ int sandbox_batch(struct sandbox *sb, struct call *c, bool mutates, bool changes
 	return err;
 }
 
-int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const char *path,
-	const char *type, const void *body, size_t size, struct buf *reply)
+/* sandbox_raw; r->max_reply as in http.h. */
+static int answer(struct sandbox *sb, struct call *c, struct http_request *r, struct buf *reply)
 {
-	struct http_request r = {
-		.method = method, .path = path, .type = type, .body = body, .size = size};
 	struct http_reply got = {.body = BUF_INIT};
-	int err = exchange(sb, c, &r, strcmp(method, "GET") == 0, false, false, &got);
+	int err = exchange(sb, c, r, strcmp(r->method, "GET") == 0, false, false, &got);
 
 	if (!err && got.status == 200 && reply) {
 		*reply = got.body;
@@ -322,28 +321,40 @@ int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const ch
 	return err;
 }
 
+int sandbox_raw(struct sandbox *sb, struct call *c, const char *method, const char *path,
+	const char *type, const void *body, size_t size, struct buf *reply)
+{
+	struct http_request r = {
+		.method = method, .path = path, .type = type, .body = body, .size = size};
+	return answer(sb, c, &r, reply);
+}
+
 int sandbox_api(struct sandbox *sb, struct call *c, const char *method, const char *path,
 	struct json_object *body, struct json_object **reply)
 {
 	const char *text = json_text_of(body, NULL);
-	struct json_tokener *t;
-	struct json_object *o;
+	struct http_request r = {.method = method,
+		.path = path,
+		.type = text ? "application/json" : NULL,
+		.body = text,
+		.size = text ? strlen(text) : 0,
+		.max_reply = JSON_REPLY_MOST};
+	struct json_object *o = NULL;
 	AUTO_BUF got = BUF_INIT;
-	int err;
 
 	if (body && !text)
 		return -ENOMEM;
-	err = sandbox_raw(
-		sb, c, method, path, text ? "application/json" : NULL, text, text ? strlen(text) : 0, &got);
-	if (err || !reply)
+	int err = answer(sb, c, &r, &got);
+	if (!err && !reply)
+		return 0;
+	if (!err)
+		err = json_read(got.data ? got.data : "", got.size, JSON_DEPTH, JSON_MOST, &o);
+	if (err == -EFBIG && !c->fault.err)
+		return call_fault(
+			c, EPROTO, NULL, "%s: its server's answer is too much to be taken in", sb->name);
+	if (err && err != -EPROTO)
 		return err;
-	t = json_tokener_new_ex(32);
-	if (!t)
-		return -ENOMEM;
-	o = got.size <= INT32_MAX ? json_tokener_parse_ex(t, got.data ? got.data : "", (int)got.size)
-							  : NULL;
-	json_tokener_free(t);
-	if (!o || !json_object_is_type(o, json_type_object)) {
+	if (!json_object_is_type(o, json_type_object)) {
 		json_object_put(o);
 		return call_fault(c, EPROTO, "INVALID_JSON_RESPONSE",
 			"%s: its server's answer is not a JSON object", sb->name);

@@ -290,6 +290,9 @@ static int check_empty(struct sandbox *sb, struct call *c)
 
 	if (!err)
 		err = count_processes(sb, c, &processes);
+	if (err == -EPROTO)
+		call_fault_prefix(
+			c, "what is in it cannot be told, echo destroy > its ctl/ctl ends it anyway; ");
 	if (err)
 		return err;
 	if (files || processes)

@@ -19,6 +19,7 @@
 #include "buf.h"
 #include "cleanup.h"
 #include "json_make.h"
+#include "json_read.h"
 #include "output.h"
 #include "process.h"
 
@@ -395,7 +396,7 @@ static int post_input(struct terminal *t, struct sandbox *sb, struct call *c, co
 	int err = sandbox_raw(sb, c, "POST", path.data, "application/octet-stream", p, n, &reply);
 	if (err)
 		return err;
-	o = reply.data ? json_tokener_parse(reply.data) : NULL;
+	o = reply.data ? json_little(reply.data) : NULL;
 	bool told = json_object_object_get_ex(o, "typed", &v) && json_object_is_type(v, json_type_int);
 	if (told)
 		*typed = (uint64_t)json_object_get_int64(v);

@@ -22,6 +22,7 @@
 #include "interpreter_impl.h"
 #include "interpreter_scripts.h"
 #include "json_make.h"
+#include "json_read.h"
 #include "text.h"
 
 enum {
@@ -29,10 +30,11 @@ enum {
 	INTERRUPT_GRACE_MS = 3000, /* from a time-out's interrupt to the end of the executor */
 	END_WAIT_MS = 5000,
 	LINE_MAX_SIZE = 64 << 20,
-	RESULTS_MAX_SIZE = 128 << 20, /* of one run */
+	RESULTS_MAX_SIZE = 128 << 20, /* of one run, text and the memory of its values */
 	CHUNK = 64 << 10,
 	KILL_ROUNDS = 16,
-	JSON_DEPTH = 128
+	LINE_DEPTH = 128,
+	LINE_MOST = 48 << 20 /* less than who reads it there takes */
 };
 
 static const char mark_name[] = "SANDBOXD_CONTEXT";
@@ -194,15 +196,12 @@ static int line_wait(struct context *c, int64_t deadline, size_t *n)
 	}
 }
 
-/* The line as JSON, or NULL: it is none. Takes it out of the buffer. */
-static struct json_object *line_take(struct executor *e, size_t n)
+/* The line as JSON, or NULL: it is none. Takes it out of the buffer. *weight: the memory it takes; above LINE_MOST it is not read. */
+static struct json_object *line_take(struct executor *e, size_t n, size_t *weight)
 {
-	struct json_tokener *tokener = json_tokener_new_ex(JSON_DEPTH);
-	struct json_object *o = NULL;
-	if (tokener) {
-		o = json_tokener_parse_ex(tokener, e->input.data, (int)n);
-		json_tokener_free(tokener);
-	}
+	struct json_object *o;
+	*weight = json_weight(e->input.data, n, LINE_MOST);
+	(void)json_read(e->input.data, n, LINE_DEPTH, LINE_MOST, &o); /* NULL: whyever */
 	buf_consume(&e->input, n + 1);
 	e->scanned = 0;
 	if (o && json_object_is_type(o, json_type_object))
@@ -351,7 +350,8 @@ static int wait_ready(struct context *c, struct run *r, struct json_object **err
 		if (got == -EINTR)
 			continue;
 		if (got == 1) {
-			struct json_object *o = line_take(&c->executor, n);
+			size_t weight;
+			struct json_object *o = line_take(&c->executor, n, &weight);
 			const char *type = o ? json_text(o, "type", NULL) : NULL;
 			if (type && strcmp(type, "ready") == 0)
 				take_ready(c, o);
@@ -489,22 +489,37 @@ static void running_late(struct running *s)
 	s->deadline = text_monotonic_ms() + INTERRUPT_GRACE_MS;
 }
 
+/* A display, which is taken; NULL: it is left out. The process waits for the answer. */
+static void running_display(struct running *s, struct json_object *o, size_t size)
+{
+	struct context *c = s->c;
+	if (o) {
+		json_object_object_del(o, "type");
+		(void)result_add(c, s->r, o, size); /* out of memory: a display less */
+	} else {
+		AUTO_UNLOCK(&c->lock);
+		s->r->left_out++;
+	}
+	struct json_object *ack = json_object_new_object();
+	json_add(ack, "op", json_object_new_string("ack"));
+	/* It is gone, or would wait for ever: either is seen at the channel. */
+	if (line_send(c, ack) < 0)
+		shutdown(c->executor.channel, SHUT_RDWR);
+	json_object_put(ack);
+}
+
 static void running_line(struct running *s, size_t n)
 {
 	struct context *c = s->c;
-	struct json_object *o = line_take(&c->executor, n), *error = NULL;
+	size_t weight;
+	struct json_object *o = line_take(&c->executor, n, &weight), *error = NULL;
 	const char *type = o ? json_text(o, "type", NULL) : NULL;
 	if (type && strcmp(type, "begun") == 0) {
 		s->begun = true;
 	} else if (type && strcmp(type, "result") == 0) {
-		json_object_object_del(o, "type");
-		(void)result_add(c, s->r, steal(o), n); /* out of memory: a display less */
-		struct json_object *ack = json_object_new_object();
-		json_add(ack, "op", json_object_new_string("ack"));
-		/* It is gone, or would wait for ever: either is seen at the channel. */
-		if (line_send(c, ack) < 0)
-			shutdown(c->executor.channel, SHUT_RDWR);
-		json_object_put(ack);
+		running_display(s, steal(o), n + weight);
+	} else if (weight > LINE_MOST && weight != SIZE_MAX) {
+		running_display(s, NULL, 0); /* nothing else is so large */
 	} else if (type && strcmp(type, "done") == 0) {
 		s->over = true;
 		json_number(o, "count", &s->r->count);
@@ -553,7 +568,8 @@ void executor_run(struct context *c, struct run *r, struct json_object **error)
 	command_sync(k);
 	if (r->left_out) {
 		AUTO_BUF note = BUF_INIT;
-		buf_printf(&note, "\n[%zu displays left out: 128 MiB of them is the most]\n", r->left_out);
+		buf_printf(&note, "\n[%zu displays left out: of too many values, or 128 MiB are full]\n",
+			r->left_out);
 		if (!buf_error(&note))
 			(void)spool_append(k->spool, SPOOL_STDERR, note.data, note.size);
 	}

@@ -1,6 +1,6 @@
 # A server that lies, for tests: python3 hostile_server.py PORT DIR stands before a real one on 127.0.0.1:PORT and passes everything
 # on, but for what there is a file in DIR: DIR/session is its answer on the state of any session, DIR/list that on which there are,
-# DIR/processes and DIR/contexts likewise, DIR/changes what it tells of changes, after `ready`. Prints its own port.
+# DIR/processes and DIR/contexts likewise, DIR/code that to a run of code, DIR/changes what it tells of changes, after `ready`. Prints its own port.
 import os
 import socket
 import sys
@@ -9,7 +9,7 @@ import threading
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 LIES = {b"GET /api/sandboxfs/session?": "session", b"GET /api/session/list ": "list",
         b"GET /api/process/list ": "processes", b"GET /api/contexts ": "contexts",
-        b"POST /api/sandboxfs/changes ": "changes"}
+        b"POST /api/sandboxfs/changes ": "changes", b"POST /api/execute/code ": "code"}
 
 
 def lie(request):

@@ -413,3 +413,20 @@ P()' >"$T/said"
 	grep -q 'left out' "$T/said"
 	[ "$(ls "$K/python/results")" = 0.txt ]
 }
+
+@test "a display of a million values is left out, and takes no memory here or there" {
+	need has python3
+	local daemon
+	daemon=$(pgrep -f "^[^ ]*/sandboxfs .*$MNT\$" | head -n 1)
+	code python 'class P:
+    def _repr_json_(self): return [{}] * 1000000
+    def __repr__(self): return "many"
+P()' >"$T/said"
+	grep -q '1 displays left out: of too many values' "$T/said"
+	code python 'class Q:
+    def _repr_json_(self): return [[1, {"a": i}] for i in range(10000)]
+    def __repr__(self): return "some"
+Q()' | grep -q some
+	[ "$(grep -o '"a"' "$K/python/results/0.json" | wc -l)" = 10000 ]
+	[ "$(awk '/^VmHWM/ { print $2 }' "/proc/$daemon/status")" -lt 150000 ] || [ -n "${SAN:-}" ]
+}

@@ -69,6 +69,29 @@ cwd_fails() {
 	[ "$(ls "$H/sessions" | xargs)" = 'default new' ]
 }
 
+@test "a list that would take gigabytes takes nothing; neither does what a run of code shows" {
+	setup_lies
+	local many pid
+	many=$(printf '{},%.0s' {1..1000000}){}
+	pid=$(pgrep -f "^[^ ]*/sandboxfs .*$T/mnt2\$")
+	lie processes '{"success":true,"processes":['"$many"']}'
+	for _ in 1 2 3; do
+		run within 20 ls "$H/processes"
+		[[ $output == *'Protocol error'* ]]
+	done
+	grep -q '^message .*too much to be taken in' "$H/error"
+	truth processes
+	[ "$(ls "$H/processes")" = new ]
+	# where a look would find nothing but text
+	lie list '{"success":true,"a":'"'\"'"',"data":['"$many"'],"b":'"'\"'}"
+	run within 20 ls "$H/sessions"
+	[[ $output == *'Protocol error'* ]]
+	lie code "data: {\"type\":\"result\",\"json\":[$many]}"$'\n\n'
+	within 20 bash -c "echo 1 >$H/code/python/run" # refused at its close, which a shell does not look at
+	grep -q '^errno EFBIG' "$H/error"
+	[ "$(awk '/^VmHWM/ { print $2 }' "/proc/$pid/status")" -lt 150000 ] || [ -n "${SAN:-}" ]
+}
+
 @test "events name what is below workspace/ alone, and steer no terminal" {
 	setup_lies
 	lie changes $'create\t../../../host\ncreate\t/etc/passwd\nmove\ta\tb/../../c\ncreate\t\\056\\056/x\ncreate\tgood\ncreate\ta\033[31mb\033]0;x\a\ncreate\tc\xc2\x9b1m\xc3\x84\n\033[2J\ncreate\tlast\n'

@@ -1,10 +1,18 @@
 # Completion of sbx for bash: commands, sandboxes, processes, ports, files. All of it comes from sbx itself.
+# Words are compared here: compgen -W would run what a word holds.
+_sbx_among() { # BEGINNING WORDS
+	local word list
+	read -r -d '' -a list <<<"$2"
+	for word in "${list[@]}"; do
+		[[ $word != "$1"* ]] || COMPREPLY+=("$word")
+	done
+}
 _sbx() {
 	local cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]-} words='' i
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
 		words='ls new exec run ps logs kill wait shell code expose unexpose ports cp path save restore events destroy help'
-		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+		_sbx_among "$cur" "$words"
 		return
 	fi
 	# behind -- stands a command of the sandbox
@@ -30,7 +38,7 @@ _sbx() {
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
 	-l) words='python javascript typescript' ;;
 	esac
-	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+	_sbx_among "$cur" "$words"
 	case $command in
 	code | cp | save | restore)
 		local files

@@ -253,6 +253,38 @@ E
 	fi
 }
 
+@test "completions run no word that somebody else has chosen" {
+	mkdir "$T/bin"
+	printf '%s\n' '#!/bin/sh' "echo '\$(touch\${IFS}$T/ran)' '\`touch\${IFS}$T/ran\`'" >"$T/bin/sbx"
+	chmod +x "$T/bin/sbx"
+	PATH=$T/bin:$PATH run -0 bash --norc -c '. "$0"; COMP_WORDS=(sbx exec ""); COMP_CWORD=2; _sbx; printf "%s\n" "${COMPREPLY[@]}"' "$repo/contrib/completions/sbx.bash"
+	[[ $output == *'$(touch'* ]]
+	[ ! -e "$T/ran" ]
+}
+
+@test "the mounts of other users are not looked for; one's own and root's are" {
+	unset SBX_MOUNT
+	run -0 sbx ls -q
+	[[ $output == *"$NAME"* ]]
+	mkdir "$T/bin"
+	printf '#!/bin/sh\necho 12345\n' >"$T/bin/id"
+	chmod +x "$T/bin/id"
+	PATH=$T/bin:$PATH run -0 sbx ls
+	if [ "$(id -u)" = 0 ]; then [[ $output == *"$MNT/"* ]]; else [[ $output != *"$MNT/"* ]]; fi
+	# named by its path it is
+	PATH=$T/bin:$PATH run -0 sbx exec "$W" -- echo there
+	[ "$output" = there ]
+}
+
+@test "a command that holds what steers a terminal is shown without it" {
+	mkdir "$C/processes/odd"
+	printf 'true \033]0;x\a\302\233\303\204b\n' >"$C/processes/odd/cmd"
+	for s in in_dash in_bash; do
+		run -0 $s ps "$NAME"
+		[[ $output == *'true ?]0;x??Äb'* ]]
+	done
+}
+
 @test "sbx save and restore: the workspace as a tar, whole or not at all" {
 	mkdir "$W/d"
 	echo text >"$W/d/f"

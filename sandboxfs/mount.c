@@ -5,6 +5,7 @@
 
 #define FUSE_USE_VERSION 314
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -28,16 +29,62 @@ static int complain(const char *what, const char *why)
 	return -EINVAL;
 }
 
+/* Opens the directory that path is in, none of it by way of a link: who may rename them must not choose what is unmounted. */
+static int open_parent(const char *path, const char **name)
+{
+	AUTO_FREE char *copy = strdup(path);
+	AUTO_FD int dir = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const char *slash = strrchr(path, '/');
+	char *save = NULL;
+
+	if (!copy || !slash)
+		return copy ? -EINVAL : -ENOMEM;
+	*name = slash + 1;
+	copy[slash - path] = 0;
+	for (char *w = strtok_r(copy, "/", &save); w && dir >= 0; w = strtok_r(NULL, "/", &save)) {
+		int next = openat(dir, w, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int err = errno;
+		close(dir);
+		dir = next;
+		errno = err;
+	}
+	return dir < 0 ? -errno : steal_fd(&dir);
+}
+
+/* Unmounts what the mount table has at that path, and nothing that has come there since: 0 or a negative errno. */
+static int detach_here(const char *path, bool lazy)
+{
+	struct mount_entry e;
+	struct statx st;
+	const char *name;
+	AUTO_BUF at = BUF_INIT, device = BUF_INIT;
+
+	if (!mount_find(path, &e))
+		return -EINVAL;
+	AUTO_FD int dir = open_parent(path, &name);
+	if (dir < 0)
+		return dir;
+	/* Asked for nothing, the kernel says the device without asking the mount, which may be dead, or closed to this user. */
+	if (statx(dir, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, &st) < 0)
+		return -errno;
+	buf_printf(&device, "%u:%u", st.stx_dev_major, st.stx_dev_minor);
+	buf_printf(&at, "/proc/self/fd/%d/%s", dir, name);
+	if (buf_error(&device) || buf_error(&at))
+		return -ENOMEM;
+	if (strcmp(device.data, e.device) != 0)
+		return -EINVAL;
+	return umount2(at.data, (lazy ? MNT_DETACH : 0) | UMOUNT_NOFOLLOW) == 0 ? 0 : -errno;
+}
+
 int mount_detach(const char *mountpoint, bool lazy)
 {
 	char *argv[] = {"fusermount3", "-u", lazy ? "-zq" : "-q", "--", (char *)mountpoint, NULL};
 	int status;
 	pid_t pid;
+	int err = detach_here(mountpoint, lazy);
 
-	if (umount2(mountpoint, (lazy ? MNT_DETACH : 0) | UMOUNT_NOFOLLOW) == 0)
-		return 0;
-	if (errno != EPERM)
-		return -errno;
+	if (err != -EPERM)
+		return err;
 	if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) != 0)
 		return -ENOENT;
 	while (waitpid(pid, &status, 0) < 0)

@@ -7,8 +7,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@
 #include "cleanup.h"
 #include "mount.h"
 #include "mount_table.h"
+#include "shown.h"
 
 enum {
 	KILL_QUIET_MS = 10000, /* with --kill: how long the mount may be silent */
@@ -42,6 +45,19 @@ static int complain(const char *what, const char *why)
 }
 
 /* --- in the child --- */
+
+/* A sentence with names in it that another user may have made. */
+static void __attribute__((format(printf, 1, 2))) note(const char *fmt, ...)
+{
+	AUTO_BUF text = BUF_INIT, line = BUF_INIT;
+	va_list ap;
+
+	va_start(ap, fmt);
+	buf_vprintf(&text, fmt, ap);
+	va_end(ap);
+	shown_add(&line, text.data ? text.data : "", text.size, SHOWN_KEEP);
+	fprintf(stderr, "sandboxfs: %s\n", line.data ? line.data : "out of memory");
+}
 
 /* The whole of a small file; NULL if it cannot be read. */
 static char *read_file(const char *path)
@@ -92,7 +108,7 @@ static int running_in(const char *ctl, const char *name)
 		buf_printf(&path, "%s/%s/status", dir.data, e->d_name);
 		word = path.data ? read_file(path.data) : NULL;
 		if (word && (strncmp(word, "running", 7) == 0 || strncmp(word, "starting", 8) == 0)) {
-			fprintf(stderr, "sandboxfs: %s: process %s runs\n", name, e->d_name);
+			note("%s: process %s runs", name, e->d_name);
 			count++;
 		}
 	}
@@ -116,14 +132,14 @@ static int unsent_in(const char *ctl, const char *name)
 	if (lines && *lines) {
 		/* What a flush cannot send is said by the lines it leaves. */
 		if (fd < 0 || write(fd, "flush\n", 6) < 0)
-			fprintf(stderr, "sandboxfs: %s: flush: %s\n", name, strerror(errno));
+			note("%s: flush: %s", name, strerror(errno));
 		free(lines);
 		lines = read_file(path.data);
 	}
 	for (char *p = lines; p && *p;) {
 		char *end = strchrnul(p, '\n');
 		if (strncmp(p, "conflict ", 9) != 0) {
-			fprintf(stderr, "sandboxfs: %s: %.*s\n", name, (int)(end - p), p);
+			note("%s: %.*s", name, (int)(end - p), p);
 			count++;
 		}
 		p = *end ? end + 1 : end;
@@ -173,8 +189,7 @@ static void tell(const char *ctl, const char *name, const char *verb)
 	buf_printf(&path, "%s/ctl", ctl);
 	AUTO_FD int fd = path.data ? open(path.data, O_WRONLY | O_CLOEXEC) : -1;
 	if (fd < 0 || write(fd, verb, strlen(verb)) < 0)
-		fprintf(stderr, "sandboxfs: %s: %.*s: %s\n", name, (int)strcspn(verb, "\n"), verb,
-			strerror(errno));
+		note("%s: %.*s: %s", name, (int)strcspn(verb, "\n"), verb, strerror(errno));
 }
 
 static int kill_in(const char *ctl, const char *name)
@@ -191,17 +206,39 @@ static int cancel_in(const char *ctl, const char *name)
 
 struct question {
 	const char *mnt;
+	const struct mount_entry *entry;
+	bool kill;
 	bool local;     /* what runs there ends with the mount */
 	bool processes; /* those that run are a reason to refuse */
 	bool lazy;
 };
 
+/*
+ * Root becomes the user whose mount it is: others are not let in to look, and what a user's program answers must not have more done
+ * than that user could do.
+ */
+static int become_owner(const struct mount_entry *e)
+{
+	if (geteuid() != 0 || e->uid == 0)
+		return 0;
+	if (setgroups(0, NULL) < 0 || setresgid(e->gid, e->gid, e->gid) < 0 ||
+		setresuid(e->uid, e->uid, e->uid) < 0)
+		return -errno;
+	return 0;
+}
+
 static int ask(const struct question *q)
 {
 	struct statfs fs;
 
+	(void)become_owner(q->entry); /* where it cannot, it looks as it is, if it may */
 	if (statfs(q->mnt, &fs) < 0 && errno == ENOTCONN)
 		return ANSWER_DEAD;
+	/* What may not be looked at is not empty for that. */
+	if (!q->kill && access(q->mnt, R_OK | X_OK) < 0 && errno == EACCES) {
+		complain(q->mnt, "this user may not ask it what is unsent or runs; --kill ends it anyway");
+		return ANSWER_REFUSED;
+	}
 	if (q->processes && each_ctl(q->mnt, running_in)) {
 		complain(q->mnt, "processes run; --kill ends them with the mount");
 		return ANSWER_REFUSED;
@@ -214,28 +251,34 @@ static int ask(const struct question *q)
 	return ANSWER_FINE;
 }
 
-static int detach(const struct question *q)
+static int answer_of(const struct question *q, int err)
 {
-	int err = mount_detach(q->mnt, q->lazy);
-
 	if (err && err != -EBUSY)
-		complain(q->mnt, strerror(-err));
+		complain(q->mnt, err == -EINVAL ? "is no longer mounted here" : strerror(-err));
 	return !err ? ANSWER_FINE : err == -EBUSY ? ANSWER_BUSY : ANSWER_FAILED;
 }
 
-/* With --kill: programs may have it in use for nothing but the command that they wait for. */
-static int end_and_detach(const struct question *q)
+static int detach(const struct question *q)
 {
-	int64_t deadline;
+	return answer_of(q, mount_detach(q->mnt, q->lazy));
+}
+
+/* With --kill: programs may have it in use for nothing but the command that they wait for. */
+static int end_all(const struct question *q)
+{
+	(void)become_owner(q->entry);                           /* as ask */
+	(void)each_ctl(q->mnt, q->local ? kill_in : cancel_in); /* they count nothing */
+	return ANSWER_FINE;
+}
+
+static int detach_freed(const struct question *q)
+{
+	int64_t deadline = call_now_ms() + FREED_MS;
 	int err;
 
-	(void)each_ctl(q->mnt, q->local ? kill_in : cancel_in); /* they count nothing */
-	deadline = call_now_ms() + FREED_MS;
 	while ((err = mount_detach(q->mnt, false)) == -EBUSY && call_now_ms() < deadline)
 		(void)poll(NULL, 0, FREED_AGAIN_MS); /* nobody tells when it is free */
-	if (err && err != -EBUSY)
-		complain(q->mnt, strerror(-err));
-	return !err ? ANSWER_FINE : err == -EBUSY ? ANSWER_BUSY : ANSWER_FAILED;
+	return answer_of(q, err);
 }
 
 /* --- in the parent --- */
@@ -272,20 +315,35 @@ static bool ended_within(int program, int64_t limit_ms)
 	return poll(&p, 1, (int)limit_ms) == 1;
 }
 
+/* Root's signal goes as far as one of the mount's user would: which program that is, that user has told. */
+static void signal_program(const struct mount_entry *e, int program, int sig)
+{
+	pid_t pid = geteuid() == 0 && e->uid ? fork() : -1;
+
+	if (pid == 0)
+		_exit(become_owner(e) == 0 ? pidfd_send_signal(program, sig, NULL, 0) < 0 : 1);
+	/* What cannot be sent is seen at the program, which does not end; one that has ended is as good. */
+	if (pid < 0 && (geteuid() != 0 || !e->uid))
+		(void)pidfd_send_signal(program, sig, NULL, 0);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
 /*
  * The mount is gone from here, but another mount namespace may still hold a copy of it, and then the kernel does not end the
  * session: the program is told. 0 or 1, with a sentence.
  */
-static int end_program(const struct options *o, const char *mnt, int program)
+static int end_program(
+	const struct options *o, const char *mnt, const struct mount_entry *e, int program)
 {
 	if (program < 0)
 		return 0;
-	(void)pidfd_send_signal(program, SIGTERM, NULL, 0); /* ended already is as good */
+	signal_program(e, program, SIGTERM);
 	if (ended_within(program, o->drain_ms + AFTER_DRAIN_MS))
 		return 0;
 	if (!o->kill)
 		return complain(mnt, "unmounted, but its program has not ended; --kill would end it");
-	(void)pidfd_send_signal(program, SIGKILL, NULL, 0); /* the same */
+	signal_program(e, program, SIGKILL);
 	if (!ended_within(program, KILLED_MS))
 		return complain(mnt, "unmounted, but its program cannot be ended");
 	return complain(mnt,
@@ -317,19 +375,26 @@ static int may_end(const struct options *o, struct question *q, int program)
 int mount_end(const struct options *o)
 {
 	AUTO_FREE char *mnt = mount_resolve(o->given_mountpoint);
-	struct mount_entry e;
+	struct mount_entry e, made;
 	pid_t pid = 0;
 
 	if (!mnt || !mount_find(mnt, &e))
 		return complain(o->given_mountpoint, "no sandboxfs is mounted here");
-	AUTO_FD int program = mount_program(&e, &pid);
+	made = e;
+	AUTO_FD int program = mount_program(&made, &pid);
 	/* Processes of a server that somebody else runs outlive the mount. */
-	struct question q = {.mnt = mnt, .local = e.local, .processes = e.local && !o->kill};
+	struct question q = {.mnt = mnt,
+		.entry = &made,
+		.kill = o->kill,
+		.local = e.local,
+		.processes = e.local && !o->kill};
 	if (may_end(o, &q, program))
 		return 1;
 	int detached = in_child(detach, &q, DETACH_MS);
-	if (detached == ANSWER_BUSY && o->kill)
-		detached = in_child(end_and_detach, &q, DETACH_MS + FREED_MS);
+	if (detached == ANSWER_BUSY && o->kill) {
+		(void)in_child(end_all, &q, DETACH_MS); /* what it does not end is in use still */
+		detached = in_child(detach_freed, &q, DETACH_MS + FREED_MS);
+	}
 	if (detached == ANSWER_BUSY)
 		return complain(
 			mnt, "in use: a program has a file or directory of it open; fuser -vm shows which");
@@ -338,7 +403,7 @@ int mount_end(const struct options *o)
 				   ? complain(
 						 mnt, "the kernel does not unmount it: a request waits; --kill ends it")
 				   : 1;
-	int status = end_program(o, mnt, program);
+	int status = end_program(o, mnt, &made, program);
 	if (detached == -ETIMEDOUT && mount_find(mnt, &e))
 		(void)in_child(detach, &q, DETACH_MS); /* what it waited for is over */
 	return mount_find(mnt, &e) ? complain(mnt, "it is still mounted") : status;

@@ -24,6 +24,10 @@
 
 enum { LINKS_MAX = 16, BACKLOG = 4096, ANNOUNCE_TRIES = 50, ANNOUNCE_PAUSE_NS = 20000000 };
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
+
 static const char fs_type[] = "fuse.sandboxfs";
 
 /* --- /proc/self/mountinfo --- */
@@ -80,8 +84,9 @@ bool mount_find(const char *path, struct mount_entry *out)
 	while (f && getline(&text, &size, f) > 0) {
 		if (!split_line(text, &l) || strcmp(l.place, path) != 0)
 			continue;
-		const char *uid = strstr(l.options, "user_id=");
+		const char *uid = strstr(l.options, "user_id="), *gid = strstr(l.options, "group_id=");
 		*out = (struct mount_entry){.uid = uid ? (uid_t)strtoul(uid + 8, NULL, 10) : 0,
+			.gid = gid ? (gid_t)strtoul(gid + 9, NULL, 10) : 0,
 			.local = strncmp(l.source, "local:", 6) == 0};
 		snprintf(out->device, sizeof out->device, "%s", l.device);
 		ours = strcmp(l.type, fs_type) == 0;
@@ -193,6 +198,18 @@ int mount_announce(const char *path, int *fd)
 	return 0;
 }
 
+/* Who has called listen() there; -1: it has ended, or cannot be told. */
+static int listener(int s, pid_t pid)
+{
+	int program = -1;
+	socklen_t size = sizeof program;
+
+	if (getsockopt(s, SOL_SOCKET, SO_PEERPIDFD, &program, &size) == 0)
+		return program;
+	/* An older kernel has the number alone. Another's by now, if it has ended and its socket lives on in a child. */
+	return errno == ENOPROTOOPT ? pidfd_open(pid, 0) : -1;
+}
+
 int mount_program(const struct mount_entry *e, pid_t *pid)
 {
 	struct sockaddr_un name;
@@ -206,10 +223,10 @@ int mount_program(const struct mount_entry *e, pid_t *pid)
 		getsockopt(s, SOL_SOCKET, SO_PEERCRED, &who, &who_size) < 0 || who.pid <= 0 ||
 		who.uid != e->uid)
 		return -1;
-	program = pidfd_open(who.pid, 0);
-	/* Does it listen still? Else the number may be another's by now. */
-	struct pollfd p = {.fd = s};
-	if (program < 0 || poll(&p, 1, 0) != 0)
+	program = listener(s, who.pid);
+	/* Does it listen still, and live? */
+	struct pollfd p[2] = {{.fd = s}, {.fd = program, .events = POLLIN}};
+	if (program < 0 || poll(p, 2, 0) != 0)
 		return -1;
 	*pid = who.pid;
 	return steal_fd(&program);

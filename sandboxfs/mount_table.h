@@ -12,6 +12,7 @@
 struct mount_entry {
 	char device[32]; /* "0:53": the connection to its program */
 	uid_t uid;       /* who made it */
+	gid_t gid;       /* likewise */
 	bool local;      /* its server is local: */
 };
 

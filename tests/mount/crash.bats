@@ -217,6 +217,25 @@ in_d_state() { # PATTERN...: a process of this test that no signal ends
 	wait_until 5 gone "$pid"
 }
 
+@test "root's -u of a user's mount asks as that user, unmounts nothing else and signals no program but the mount's" {
+	[ "$(id -u)" = 0 ] || skip 'needs root'
+	chmod 755 "$T"
+	chown -R 47110:47110 "$T"/{data,run,cache,config,tmp,home,log}
+	mkdir -m 755 "$T/home/m" "$T/build"
+	chown 47110:47110 "$T/home/m"
+	mknod -m 666 "$T/fuse" c 10 229
+	echo "sandbox-tester:x:47110:47110::$T/home:/bin/bash" | cat /etc/passwd - >"$T/passwd"
+	unmount
+	run within 100 unshare --mount --pid --fork --mount-proc --propagation private \
+		bash "$BATS_TEST_DIRNAME/../lib/other_user.sh" "$T" "$BUILD" 3>&-
+	echo "$output"
+	[[ $output == *'process p runs'*'asked: 1'* ]]
+	[[ $output == *'spared: 0'* ]]
+	[[ $output == *'no longer mounted here'*'neither: 1'* ]]
+	[ "$status" = 0 ]
+	rm "$T/fuse"
+}
+
 @test "a mount over what a program left that died says nothing, and -u of another's server asks for no processes" {
 	local pid
 	pid=$(fs_pid)

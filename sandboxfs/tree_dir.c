@@ -29,6 +29,7 @@ struct wdir {
 	bool busy;
 	struct dir_entry *entries;
 	size_t count, size, bytes; /* of names and links */
+	size_t impossible;         /* names that were left out */
 	bool fetched;
 	struct missing names; /* while it is fetched */
 };
@@ -39,7 +40,7 @@ static void clear(struct wdir *d)
 		free(d->entries[i].name);
 		free(d->entries[i].link);
 	}
-	d->count = d->bytes = 0;
+	d->count = d->bytes = d->impossible = 0;
 	d->fetched = false;
 }
 
@@ -56,7 +57,7 @@ static int add_entry(struct wdir *d, struct reader *r)
 		return -EPROTO;
 	}
 	if (!tree_acceptable_name(e.name) || strlen(e.link) > MAX_LINK) { /* the others are listed */
-		log_error("a server sent a name that cannot be");
+		d->impossible++;
 		free(e.name);
 		free(e.link);
 		return 0;
@@ -183,6 +184,8 @@ static int fetch(struct wdir *d, struct wnode *n, struct op *op)
 			break;
 		tree_drop_dentry(n, 0);
 	}
+	if (d->impossible) /* one line for all: there may be millions */
+		log_error("a server sent %zu names that cannot be in one listing", d->impossible);
 	d->fetched = !err;
 	return err == -ENODATA ? -ESTALE : err;
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What root does with the mount of a user who means it ill, in namespaces of its own: bash other_user.sh DIRECTORY BUILD
 #   unshare --mount --pid --fork --mount-proc --propagation private
 # Prints a line for what has happened; see crash.bats.

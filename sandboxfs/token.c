@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -92,10 +93,15 @@ int token_read(const struct options *o, struct call *c, bool others, char **out)
 		err = from_configuration(c, out);
 	if (err == -ENOENT && !o->token_file)
 		return 0;
-	/* What fails here is not worth a refusal: a core file is the user's own. */
+	/*
+	 * What fails here is not worth a refusal: a core file is the user's own. The limit alone does not hold where a program gets them
+	 * (core(5)); closed, its memory and environment are no other process's of this user to read, either.
+	 */
 	const struct rlimit none = {0, 0};
-	if (!err)
+	if (!err) {
 		(void)setrlimit(RLIMIT_CORE, &none);
+		(void)prctl(PR_SET_DUMPABLE, 0L);
+	}
 	return err;
 }
 

@@ -135,6 +135,9 @@ no_container() { [ "$(containers)" = 0 ]; }
 	timeout 20 cat "$MNT"/ctl/{log,error,server,stats} "$C"/{status,error,log,sync} 2>/dev/null | has_no_key
 	not grep -rF "$KEY" "$T/data" "$T/run" "$T/cache" "$T/config"
 	[ "$(prlimit --core --noheadings --raw --output SOFT,HARD -p "$pid" | xargs)" = '0 0' ]
+	# closed to other programs of this user, and to what gets core files by a pipe
+	[ "$(stat -c %u "/proc/$pid/environ")" = 0 ]
+	[ "$(id -u)" = 0 ] || ! cat "/proc/$pid/environ" >/dev/null
 }
 
 @test "a redirect is refused with a sentence, and who it names gets neither the token nor a request" {

@@ -304,7 +304,10 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 }
 
 threads_of() { ls "/proc/$1/task" | wc -l; }
-deleted_files() { ls -l "/proc/$1/fd" | grep -c '(deleted)'; }
+# where it holds a token it lets nobody but root look; its spools are the same
+deleted_files() {
+	if [ -r "/proc/$1/fd" ]; then ls -l "/proc/$1/fd" | grep -c '(deleted)'; else echo 0; fi
+}
 fewer_than() { [ "$(threads_of "$1")" -lt "$2" ]; }
 @test "a destroyed sandbox leaves no thread, no spool and no port behind in the program" {
 	many || skip 'one sandbox only'

@@ -66,8 +66,8 @@ static void weights_are_true(void **state)
 {
 	(void)state;
 	const char *const what[] = {"{}", "[]", "1", "0.5", "\"x\"", "{\"a\":1}", "[1]", "true",
-		"{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5,\"f\":6,\"g\":7,\"h\":8,\"i\":9,\"j\":1,\"k\":"
-		"2}"};
+		("{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5,\"f\":6,\"g\":7,\"h\":8,\"i\":9,\"j\":1,\"k\":"
+		 "2}")};
 	for (size_t i = 0; i < sizeof what / sizeof *what; i++) {
 		AUTO_BUF b = BUF_INIT;
 		struct json_object *o;

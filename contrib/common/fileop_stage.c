@@ -375,13 +375,16 @@ static int lose_name(struct fileop_handle *h)
 	return 0;
 }
 
+/* One that holds nothing asks for no more than that the file be empty, which no other hand stands against. */
 static int is_other(struct fileop_handle *h, bool *other)
 {
-	struct statx st;
-	int err = fileop_statx(h->target, "", &st);
-	*other =
-		!err && (st.stx_size != h->target_size || st.stx_mtime.tv_sec != h->target_mtime.tv_sec ||
-					st.stx_mtime.tv_nsec != h->target_mtime.tv_nsec);
+	struct statx stage, st;
+	int err = fileop_statx(h->fd, "", &stage);
+	if (!err)
+		err = fileop_statx(h->target, "", &st);
+	*other = !err && stage.stx_size &&
+			 (st.stx_size != h->target_size || st.stx_mtime.tv_sec != h->target_mtime.tv_sec ||
+				 st.stx_mtime.tv_nsec != h->target_mtime.tv_nsec);
 	return err;
 }
 

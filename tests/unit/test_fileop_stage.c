@@ -144,6 +144,12 @@ static void test_a_file_written_by_another_hand_meanwhile_stays(void **state)
 	assert_int_equal(chmod(rig_path(r, "f"), 0700), 0);
 	assert_int_equal(op_commit(r, 2, &a), 0);
 	assert_file(r, "f", "next");
+	/* Nor does anybody stand against its being emptied. */
+	assert_int_equal(op_open(r, 3, "f", STAGE_OVER, 0644, NULL), 2);
+	put_file(r, "f", "a line more");
+	assert_int_equal(op_commit(r, 3, &a), 0);
+	assert_int_equal(a.nlink, 1);
+	assert_file(r, "f", "");
 }
 
 static void test_a_renamed_directory_is_harmless(void **state)

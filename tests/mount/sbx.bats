@@ -312,18 +312,20 @@ E
 }
 
 @test "sbx events tells what changes, as it happens" {
+	local all one
 	mkdir "$W/d"
 	cd "$W"
-	sbx events >"$T/all" &
-	echo $! >>"$T/pids"
-	sbx events -- d recursive=no >"$T/d" &
-	echo $! >>"$T/pids"
+	sbx events >"$T/all" 3>&- &
+	all=$!
+	sbx events -- d recursive=no >"$T/d" 3>&- &
+	one=$!
+	printf "%s\n" "$all" "$one" >>"$T/pids"
 	wait_until 10 bash -c "sbx exec -- touch d/ready; grep -q ready $T/d && grep -q ready $T/all"
 	sbx exec -- sh -c 'mv d/ready d/steady; mkdir d/e; touch d/e/deep outside'
 	wait_until 10 grep -q "$(printf '^create\toutside')" "$T/all"
 	grep -q "$(printf '^move\td/ready\td/steady')" "$T/d"
 	! grep -q 'deep\|outside' "$T/d"
-	kill %1 %2
+	kill "$all" "$one" # not by the numbers of jobs: the first is the test's own time limit
 }
 
 @test "sbx shell: a terminal with size, ^C and exit code, in the matching directory" {

@@ -29,8 +29,8 @@ struct batch_client {
 	uint64_t next_seq, next_handle;
 	uint64_t *in_flight; /* numbers not answered yet, in no order */
 	size_t in_flight_count, in_flight_size;
-	uint64_t *
-		abandoned; /* numbers whose batches may yet come there, and must not: their callers were told of a failure */
+	/* Numbers whose batches may yet come there, and must not: their callers were told of a failure. */
+	uint64_t *abandoned;
 	size_t abandoned_count, abandoned_size;
 	int64_t delay_ms; /* how long answers take, about; <0: none has come */
 };
@@ -257,25 +257,20 @@ static int end_request(struct batch *b)
  * A change that its caller was told has failed must not be made after what is sent now: the name that a late UNLINK takes may be another
  * file's by then.
  */
-static int abandon(struct batch_client *bc, struct call *c)
+static int abandon_some(struct batch_client *bc, struct call *c, const uint64_t *list, size_t n)
 {
 	AUTO_BATCH b = {.count = 0};
-	uint64_t list[ABANDON_AT_ONCE];
-	size_t n;
+	struct reader body;
 
-	pthread_mutex_lock(&bc->lock);
-	n = bc->abandoned_count < ABANDON_AT_ONCE ? bc->abandoned_count : ABANDON_AT_ONCE;
-	for (size_t i = 0; i < n; i++)
-		list[i] = bc->abandoned[i];
-	pthread_mutex_unlock(&bc->lock);
-	if (!n)
-		return 0;
 	batch_init(&b, bc, c);
 	for (size_t i = 0; i < n; i++)
 		buf_u64(batch_add(&b, FILEOP_ABANDON, 0), list[i]);
 	int err = end_request(&b);
 	if (!err)
 		err = exchange(&b);
+	/* A server that does not know the call refuses nothing, then and now. */
+	for (size_t i = 0; i < n && !err; i++)
+		err = batch_next(&b, &body) == -ENOMEM ? -ENOMEM : 0;
 	if (err)
 		return err;
 	AUTO_UNLOCK(&bc->lock);
@@ -284,6 +279,23 @@ static int abandon(struct batch_client *bc, struct call *c)
 			if (bc->abandoned[k] == list[i])
 				bc->abandoned[k--] = bc->abandoned[--bc->abandoned_count];
 	return 0;
+}
+
+/* All that there are: each time there are fewer, or an error ends it. */
+static int abandon(struct batch_client *bc, struct call *c)
+{
+	uint64_t list[ABANDON_AT_ONCE];
+
+	for (;;) {
+		pthread_mutex_lock(&bc->lock);
+		size_t n = bc->abandoned_count < ABANDON_AT_ONCE ? bc->abandoned_count : ABANDON_AT_ONCE;
+		for (size_t i = 0; i < n; i++)
+			list[i] = bc->abandoned[i];
+		pthread_mutex_unlock(&bc->lock);
+		int err = n ? abandon_some(bc, c, list, n) : 0;
+		if (err || !n)
+			return err;
+	}
 }
 
 int batch_send(struct batch *b)

@@ -7,11 +7,8 @@
 #include "cleanup.h"
 #include "sandbox_impl.h"
 
-enum {
-	FAREWELL_MS =
-		4000, /* the end of a mount takes no longer, whatever its servers do; and the second of sandbox_stop_by */
-	FAREWELLS = 16
-};
+/* The end of a mount takes no longer, whatever its servers do; and the second of sandbox_stop_by. */
+enum { FAREWELL_MS = 4000, FAREWELLS = 16 };
 
 static void cancel_start(struct sandbox *sb)
 {

@@ -107,9 +107,8 @@ static int rescue_beside(struct wnode *n, const struct rescue *r, struct call *c
 			return err;
 		note_conflict(n->tree, to.data);
 		call_fault(c, ESTALE, NULL,
-			"%s: changed, removed or replaced in the sandbox while it was written here; our bytes "
-			"are "
-			"in %s%s",
+			"%s: changed, removed or replaced in the sandbox while written here; our bytes are in "
+			"%s%s",
 			path, to.data, r->handle ? "" : ", but for those that a sandbox had which is no more");
 		sandbox_note_fault(n->sandbox, &c->fault);
 		fault_clear(&c->fault); /* the close itself succeeds: nothing is lost */

@@ -1,16 +1,6 @@
 # ctl/backups/: copies of a directory, kept on this machine, and restored.
 load ../lib/harness
-
-# backup LINE: its id
-backup() {
-	local f id
-	exec {f}<>"$C/backups/new"
-	printf '%s\n' "$1" >&"$f" || { exec {f}>&-; return 1; }
-	read -r id <&"$f"
-	exec {f}>&-
-	echo "$id"
-}
-kept() { find "$T/data" -path '*/.backups/*' -type f; }
+load ../lib/backups
 
 # bats test_tags=server
 @test "a backup is restored as it was, and replaces what came since; rm forgets it" {

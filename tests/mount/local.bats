@@ -2,17 +2,7 @@
 # machine's disk, what its sandbox keeps from being written. Its isolation has a file of its own.
 SERVER=local
 load ../lib/harness
-
-# backup LINE: its id
-backup() {
-	local f id
-	exec {f}<>"$C/backups/new"
-	printf '%s\n' "$1" >&"$f" || { exec {f}>&-; return 1; }
-	read -r id <&"$f"
-	exec {f}>&-
-	echo "$id"
-}
-kept() { find "$T/data" -path '*/.backups/*' -type f; }
+load ../lib/backups
 
 @test "local:DIR keeps the sandboxes in DIR, closed to others" {
 	unmount

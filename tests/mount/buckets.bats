@@ -105,7 +105,7 @@ idle() { ! at_work; }
 	start
 	put 'other /other'
 	control hang
-	echo 'data-bucket /data' >"$C/mounts/new" &
+	{ echo 'data-bucket /data' >"$C/mounts/new"; } &
 	pid=$!
 	wait_until 10 at_work
 	kill "$pid"

@@ -275,18 +275,19 @@ time.sleep('"$S"')' >"$T/code.py"
 	local i pids=()
 	mkdir "$K/a" "$K/b"
 	echo 'n = 0' >"$K/a/run"
+	# in braces: a program that exits with the file open does not wait for the answer
 	for i in 1 2 3 4 5; do
-		printf 'import time\nm = n; time.sleep(.05); n = m + 1\n' >"$K/a/run" &
+		{ printf 'import time\nm = n; time.sleep(.05); n = m + 1\n' >"$K/a/run"; } &
 		pids+=($!)
 	done
-	wait "${pids[@]}"
+	for i in "${pids[@]}"; do wait "$i"; done
 	[ "$(code a 'n')" = 5 ]
 	# each waits for what only the other one does
-	printf 'import os, time\nopen("a", "w").close()\nwhile not os.path.exists("b"): time.sleep(.02)\n' >"$K/a/run" &
+	{ printf 'import os, time\nopen("a", "w").close()\nwhile not os.path.exists("b"): time.sleep(.02)\n' >"$K/a/run"; } &
 	pids=($!)
-	printf 'import os, time\nopen("b", "w").close()\nwhile not os.path.exists("a"): time.sleep(.02)\n' >"$K/b/run" &
+	{ printf 'import os, time\nopen("b", "w").close()\nwhile not os.path.exists("a"): time.sleep(.02)\n' >"$K/b/run"; } &
 	pids+=($!)
-	wait "${pids[@]}"
+	for i in "${pids[@]}"; do wait "$i"; done
 }
 
 # bats test_tags=server

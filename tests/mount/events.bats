@@ -309,6 +309,7 @@ t=$'\t'
 	wait_until 10 bash -c "touch $W/f; grep -q . $T/out"
 	echo 'destroy force' >"$C/ctl"
 	wait_until 15 gone $pid
+	cat "$T/err"
 	grep -q 'Stale file handle' "$T/err"
 	mkdir "$M"
 	x true

@@ -222,7 +222,7 @@ except KeyboardInterrupt: pass' "$C/sessions/a/exec" &
 	exec 5>&-
 	# two that wait for each other can only end side by side
 	mkdir "$C/sessions/b"
-	echo 'touch in-a; until [ -e in-b ]; do sleep 0.02; done' >"$C/sessions/a/exec" &
+	{ echo 'touch in-a; until [ -e in-b ]; do sleep 0.02; done' >"$C/sessions/a/exec"; } &
 	within 20 bash -c "echo 'touch in-b; until [ -e in-a ]; do sleep 0.02; done' > $C/sessions/b/exec"
 	wait $!
 }

@@ -15,6 +15,7 @@ sandboxd=$BUILD/sandboxd
 BATS_TEST_TIMEOUT=$((${TEST_LIMIT:-120} * SLOW))
 export BATS_TEST_TIMEOUT
 bats_require_minimum_version 1.5.0
+. "$repo/tests/lib/where.sh"
 
 # --- waiting ---
 
@@ -26,6 +27,7 @@ wait_until() {
 	until "$@"; do
 		if ((SECONDS >= deadline)); then
 			echo "still not so after the deadline: $*"
+			[ ! -d "${T:-}" ] || touch "$T/waited_in_vain"
 			exec {pause}>&-
 			return 1
 		fi
@@ -377,6 +379,11 @@ teardown() {
 		timeout 5 cat "$C/error" "$MNT/ctl/error" 2>&1
 		echo "# ctl/log:"
 		timeout 5 tail -n 15 "$MNT/ctl/log" 2>&1
+		if [ -e "$T/waited_in_vain" ]; then
+			echo "# the processes:"
+			# shellcheck disable=SC2046,SC2086
+			where_they_wait $(printf '%s\n' $all | sed 's/:.*//')
+		fi
 		if [ -n "${BRIDGE_PID:-}" ]; then
 			echo "# the bridge:"
 			grep -v "^ " "$BATS_FILE_TMPDIR/bridge.log" | tail -n 10

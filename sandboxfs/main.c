@@ -41,6 +41,7 @@ struct program {
 	sigset_t stops;
 	pthread_t signals;
 	int announced; /* tells sandboxfs -u who we are */
+	int lifeline;  /* of auto_unmount; -1: none */
 	bool mounted;
 };
 
@@ -154,6 +155,8 @@ static int bring_up(struct program *p)
 		return err;
 	}
 	p->mounted = true;
+	if (p->lifeline >= 0)
+		mount_watch_begin(p->lifeline);
 	err = mount_announce(p->options.mountpoint, &p->announced);
 	if (err) /* it works without; only -u will not find the program */
 		log_error("%s: cannot be announced: %s", p->options.mountpoint, strerror(-err));
@@ -267,6 +270,9 @@ static int run(struct program *p)
 		return status;
 	log_set_to(p->options.foreground ? LOG_TO_STDERR : LOG_TO_STDERR_ERRORS);
 	log_set_level(p->options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+	err = p->options.auto_unmount ? mount_watch(p->options.mountpoint, &p->lifeline) : 0;
+	if (err)
+		return fprintf(stderr, "sandboxfs: auto_unmount: %s\n", strerror(-err)), 1;
 	set_signals(p);
 	raise_files(p);
 	if (chdir("/") < 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
@@ -285,7 +291,7 @@ static int run(struct program *p)
 
 int main(int argc, char **argv)
 {
-	struct program p = {.announced = -1};
+	struct program p = {.announced = -1, .lifeline = -1};
 	int status = 2;
 
 	if (options_parse(argc, argv, &p.options) == 0) {

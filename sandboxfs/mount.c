@@ -160,8 +160,6 @@ int mount_make(struct front *f, const struct options *o)
 		add(&list, "ro");
 	if (o->allow_other || o->allow_root)
 		add(&list, "allow_other");
-	if (o->auto_unmount)
-		add(&list, "auto_unmount");
 	if (o->pass)
 		add(&list, o->pass);
 	if (buf_error(&list))

@@ -13,6 +13,12 @@ int mount_prepare(struct options *o);
 int mount_make(struct front *f, const struct options *o);
 /* Detaches it, as umount does; busy ones lazily. 0 or a negative errno. */
 int mount_detach(const char *mountpoint, bool lazy);
+/*
+ * -o auto_unmount: starts a process that takes the mount away when this one has died, before there is a thread. 0 and *lifeline, on
+ * which it is told of the mount (mount_watch_begin) and which stays open to the end; or a negative errno.
+ */
+int mount_watch(const char *mountpoint, int *lifeline);
+void mount_watch_begin(int lifeline);
 /* sandboxfs -u: waits until all is sent, unmounts, waits for the program's end. The exit status; prints what is left. */
 int mount_end(const struct options *o);
 

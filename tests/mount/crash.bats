@@ -152,13 +152,27 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 	done
 }
 
-@test "auto_unmount takes the mount away when the program dies" {
-	# measured with libfuse 3.14: an empty libfuse program stays mounted there as well
-	[ -z "${OWN_NAMESPACE:-}" ] || skip 'fusermount3 does not do it in a namespace of its own'
+none_run() { [ -z "$(fs_pid)" ]; }
+@test "auto_unmount takes the mount away when the program dies, also while it is used" {
+	local i
 	unmount
-	mount_it -o auto_unmount
-	kill -9 "$(fs_pid)"
-	wait_until 10 eval '! is_mounted'
+	for i in 1 2 3; do
+		mount_it -o auto_unmount
+		exec 5<"$W"
+		kill -9 "$(fs_pid)"
+		wait_until 10 eval '! is_mounted'
+		exec 5<&-
+		wait_until 10 none_run
+	done
+}
+
+@test "auto_unmount: what watches ends with the program, and is in nobody's way" {
+	unmount
+	timeout 20 "$sandboxfs" -o auto_unmount local: "$MNT" | cat # which ends when all that holds the pipe has
+	[ -d "$MNT/ctl" ]
+	[ "$(pgrep -cf "^[^ ]*/sandboxfs .*$MNT\$")" = 2 ]
+	unmount
+	wait_until 10 none_run
 }
 
 @test "a mount over a stale one of another server's is replaced by its own command only" {

@@ -36,7 +36,14 @@ wait_until() {
 	exec {pause}>&-
 }
 
-gone() { ! kill -0 "$1" 2>/dev/null; }
+# A process without threads that only waits to be reaped has ended too: bash hears of a child's end when it gets round to it.
+gone() {
+	local stat tasks
+	kill -0 "$1" 2>/dev/null || return 0
+	{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+	tasks=("/proc/$1/task/"*)
+	[[ ${stat##*) } == Z* ]] && ((${#tasks[@]} == 1))
+}
 # within SECONDS COMMAND...: its own status, or 124 and the test's failure when it takes longer.
 within() {
 	local limit=$1

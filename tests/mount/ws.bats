@@ -386,14 +386,13 @@ state_is() { [ "$(state "$1")" = "$2" ]; }
 	wait $readers
 }
 
-@test "^C ends a waiting read, rmdir one that waits in a name that goes, the end of the service every one" {
+@test "a signal ends a waiting read, rmdir one that waits in a name that goes, the end of the service every one" {
 	serve_ws
 	connect c echo
-	cat "$C/ws/c/lines" &
+	cat "$C/ws/c/lines" >"$T/first" &
 	local pid=$!
-	wait_until 10 grep -q . "/proc/$pid/wchan"
-	kill -INT $pid || kill $pid
-	kill $pid 2>/dev/null || :
+	wait_until 10 grep -qF '(cat) S' "/proc/$pid/stat"
+	kill $pid
 	within 5 tail --pid=$pid -f /dev/null
 	cat "$C/ws/c/lines" >"$T/out" &
 	pid=$!

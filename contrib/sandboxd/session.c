@@ -118,10 +118,9 @@ bool session_is_deleted(struct session *s)
 	return s->deleted;
 }
 
-int session_place(struct session *s, struct buf *cwd, struct buf *env)
+/* An idle shell tells its variables right behind the end of a command: they may be under way. With the lock held, let go meanwhile. */
+static void await_environment(struct session *s)
 {
-	AUTO_UNLOCK(&s->lock);
-	/* An idle shell tells its variables right behind the end of a command: they may be under way. */
 	int64_t deadline = text_monotonic_ms() + PLACE_WAIT_MS;
 	while (s->here && !s->first && session_hears(s) && s->told.number &&
 		   s->told.environment_number != s->told.number) {
@@ -134,6 +133,12 @@ int session_place(struct session *s, struct buf *cwd, struct buf *env)
 		(void)poll(&p, 1, (int)left); /* whatever it says, the state is looked at again */
 		pthread_mutex_lock(&s->lock);
 	}
+}
+
+int session_place(struct session *s, struct buf *cwd, struct buf *env)
+{
+	AUTO_UNLOCK(&s->lock);
+	await_environment(s);
 	session_note_place(s);
 	buf_str(cwd, s->cwd);
 	buf_add(env, s->environment.data, s->environment.size);
@@ -170,6 +175,8 @@ int session_interrupt(struct session *s)
 int session_kill(struct session *s)
 {
 	AUTO_UNLOCK(&s->lock);
+	await_environment(s); /* for the next shell */
+	session_note_place(s);
 	if (!s->here)
 		return -ESRCH;
 	/* What the command started goes with it; what runs in the background since earlier stays. */

@@ -200,6 +200,7 @@ static int shell_start(struct session *s)
 		AUTO_UNLOCK(&s->lock);
 		if (s->deleted)
 			return -ESHUTDOWN;
+		session_note_place(s); /* what the one before said last */
 		cwd = strdup(s->cwd);
 		if (!cwd || environment_make(&env, s->server, &s->environment, cwd, NULL) < 0)
 			return -ENOMEM;

@@ -169,12 +169,15 @@ except KeyboardInterrupt: pass' "$C/sessions/a/exec" &
 }
 
 # bats test_tags=server
-@test "kill ends the shell, and the next line has another" {
+@test "kill ends the shell, and the next line has another, where that was and with what it had exported" {
+	local i
 	mkdir "$C/sessions/a"
-	s a 'cd /usr; export E=1; v=1'
-	echo kill >"$C/sessions/a/ctl"
-	wait_until 5 state_is a 'ended 137'
-	[ "$(s a 'echo $PWD $E [$v]')" = '/usr 1 []' ]
+	for i in $(seq 10); do
+		echo "cd /usr; export E=$i; v=1" >"$C/sessions/a/exec"
+		echo kill >"$C/sessions/a/ctl"
+		[ $i != 10 ] || wait_until 5 state_is a 'ended 137'
+		[ "$(s a 'echo $PWD $E [$v]')" = "/usr $i []" ]
+	done
 	run bash -c "echo hangup > $C/sessions/a/ctl"
 	[[ $output == *'Invalid argument'* ]]
 	grep -q 'hangup' "$C/error"

@@ -184,7 +184,7 @@ int session_kill(struct session *s)
 	if (s->first && s->number)
 		proc_signal_below(&set, s->shell.pid, s->older, s->older_count, 0, 0);
 	/* The shell first: it is not to tell the end of the command as if that had been one. */
-	kill(s->shell.pid, SIGKILL);
+	session_kill_shell(s);
 	proc_signal_below(&set, 0, NULL, 0, SIGKILL, 0);
 	proc_set_release(&set);
 	return 0;
@@ -346,7 +346,7 @@ void sessions_stop(struct sessions *t)
 			close(s->words);
 		s->words = -1;
 		if (s->here && !s->first)
-			kill(s->shell.pid, SIGKILL);
+			session_kill_shell(s);
 	}
 }
 

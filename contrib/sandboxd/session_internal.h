@@ -27,6 +27,7 @@ struct session {
 
 	struct child shell; /* the newest */
 	bool here;          /* it lives: neither reaped nor failed to start */
+	bool killed;        /* and is about to die: nothing more is said to it */
 	int words, answers; /* our ends of its descriptors 0 and 1; -1: none */
 	struct shell_answers told;
 	uint64_t number;         /* of the command that was handed over last */
@@ -53,6 +54,8 @@ void session_note_place(struct session *s);
  * held.
  */
 bool session_interrupt_shell(struct session *s);
+/* Kills the shell alone; the next command waits for its death and has another. It is here. With the lock held. */
+void session_kill_shell(struct session *s);
 /* Kills the shell and all below it. With the lock held. */
 void session_end_shell(struct session *s);
 

@@ -108,6 +108,12 @@ static void on_release(struct child *child)
 	session_put((struct session *)((char *)child - offsetof(struct session, shell)));
 }
 
+void session_kill_shell(struct session *s)
+{
+	s->killed = true;
+	kill(s->shell.pid, SIGKILL);
+}
+
 void session_end_shell(struct session *s)
 {
 	proc_signal_tree(&s->left, s->shell.pid, s->here, SIGKILL);
@@ -226,6 +232,7 @@ static int shell_start(struct session *s)
 		close(s->answers);
 	s->answers = e.answers[0];
 	s->here = !s->shell.reaped;
+	s->killed = false;
 	buf_clear(&s->told.token);
 	buf_clear(&s->told.incoming);
 	if (s->deleted)
@@ -292,10 +299,10 @@ int session_run(struct session *s, struct command *c, const char *work, pid_t *p
 	bool here;
 	{
 		AUTO_UNLOCK(&s->lock);
-		here = s->here && session_hears(s);
+		here = s->here && !s->killed && session_hears(s);
 		/* One that cannot speak any more is of no use. */
 		if (s->here && !here)
-			kill(s->shell.pid, SIGKILL);
+			session_kill_shell(s);
 		while (s->here && !here)
 			pthread_cond_wait(&s->changed, &s->lock);
 	}
@@ -374,7 +381,7 @@ void session_nudge(struct session *s, struct command *c)
 		s->asked = say(s, &words) == 0;
 	} else if (now - s->nudged > NUDGE_LOST_MS) {
 		/* It reads and does not do what it reads, or cannot tell: something took its descriptors. */
-		kill(s->shell.pid, SIGKILL);
+		session_kill_shell(s);
 	}
 }
 
@@ -387,7 +394,7 @@ bool session_signal(struct session *s, struct command *c, struct proc_set *set, 
 	pid_t told = 0;
 	int64_t now = text_monotonic_ms();
 	if (runs && shell && sig == SIGKILL) {
-		kill(s->shell.pid, SIGKILL);
+		session_kill_shell(s);
 		told = s->shell.pid;
 	} else if (runs && shell && s->told.begun == s->number && now >= s->interrupt_at &&
 			   session_interrupt_shell(s)) {

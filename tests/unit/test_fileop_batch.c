@@ -1,9 +1,40 @@
 /* links: contrib/common/buf.c contrib/common/fileop.c contrib/common/fileop_calls.c contrib/common/fileop_dir.c contrib/common/fileop_handles.c contrib/common/fileop_io.c contrib/common/fileop_open.c contrib/common/fileop_path.c contrib/common/fileop_replay.c contrib/common/fileop_server.c contrib/common/fileop_stage.c contrib/common/fileop_xattr.c */
-/* Batches as wholes: order, repetition, leases, garbage, many threads. */
+/* Batches as wholes: heads, order, repetition, leases, garbage, many threads. */
 #include "fileop_rig.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+
+static void test_ping_and_the_head_of_a_reply(void **state)
+{
+	struct rig *r = *state;
+	rig_begin(r);
+	assert_int_equal(rig_one(r, rig_call(r, FILEOP_PING)), 0);
+	assert_int_equal(r->body.left, 0);
+	assert_int_equal(r->head.workspace_ino, stat_of(r, "").st_ino);
+	assert_true(r->head.avail > 0);
+	uint8_t boot[FILEOP_ID_SIZE];
+	memcpy(boot, r->head.boot, sizeof(boot));
+	rig_begin(r);
+	assert_int_equal(rig_one(r, rig_call(r, FILEOP_PING)), 0);
+	assert_memory_equal(r->head.boot, boot, sizeof(boot));
+}
+
+static void test_unknown_calls_and_trailing_bytes_are_refused(void **state)
+{
+	struct rig *r = *state;
+	rig_begin(r);
+	assert_int_equal(rig_one(r, rig_call(r, FILEOP_CODE_COUNT)), -ENOSYS);
+	rig_begin(r);
+	assert_int_equal(rig_one(r, rig_call(r, 0)), -ENOSYS);
+	rig_begin(r);
+	size_t at = rig_call(r, FILEOP_MKDIR);
+	rig_str(r, rig_path(r, "d"));
+	buf_u32(&r->request, 0755);
+	buf_u8(&r->request, 1);
+	assert_int_equal(rig_one(r, at), -EBADMSG);
+	assert_false(is_there(r, "d"));
+}
 
 static void begin_mkdir(struct rig *r, const char *name, unsigned opflags)
 {
@@ -461,6 +492,8 @@ static void test_a_repetition_waits_for_the_first(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(test_ping_and_the_head_of_a_reply),
+		T(test_unknown_calls_and_trailing_bytes_are_refused),
 		T(test_calls_are_done_in_order_and_each_has_its_errno),
 		T(test_the_rest_of_a_batch_depends_on_a_call_that_must),
 		T(test_a_repeated_batch_gets_the_same_reply_and_is_done_once),

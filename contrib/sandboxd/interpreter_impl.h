@@ -1,6 +1,6 @@
 /*
- * What interpreter.c (the table, the queue, the reader's side) and executor.c (the process and its channel, on the context's
- * thread) share. For no one else.
+ * What interpreter.c (the table, a context's thread), interpreter_run.c (the queue, the reader's side) and executor.c (the process
+ * and its channel, on the context's thread) share. For no one else.
  */
 #ifndef SANDBOXD_INTERPRETER_IMPL_H
 #define SANDBOXD_INTERPRETER_IMPL_H
@@ -85,7 +85,7 @@ void executor_run(struct context *c, struct run *r, struct json_object **error);
 /* Ends it with all its processes, and releases it. */
 void executor_end(struct context *c);
 
-/* interpreter.c */
+/* interpreter_run.c: {"ename","evalue","traceback"} for an error of ours. New. */
 struct json_object *run_error(const char *name, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -1,9 +1,8 @@
 /*
- * Terminals: see terminal.h.
+ * Terminals, see terminal.h: their life, the stream of their output and who reads it. What is typed is terminal_type.c's.
  *
  * A ring holds the newest output. Places are counted from the first byte ever; while a reader is TERMINAL_KEEP behind and nobody waits
  * for more, the stream is paused (the sandbox keeps what comes meanwhile, the program does not wait), so that it loses no byte.
- * Typing is one request after the other, each with its place, so that one that got no answer can be repeated.
  */
 #include "terminal.h"
 
@@ -19,22 +18,13 @@
 #include "buf.h"
 #include "cleanup.h"
 #include "json_make.h"
-#include "json_read.h"
 #include "output.h"
 #include "process.h"
+#include "terminal_impl.h"
 
 enum {
 	RING = 2 * TERMINAL_KEEP, /* a piece may come after the last look for room */
-	TYPE_AGAIN_MS = 250,
-	TYPE_PIECE = 64 << 10,
 	HANG_UP_MS = 500
-};
-
-/* Who waits for its turn to type. */
-struct typist {
-	struct typist *next;
-	struct call *call;
-	atomic_bool turn;
 };
 
 struct terminal_reader {
@@ -48,29 +38,6 @@ struct terminal_reader {
 	bool reading;
 	uint64_t at;
 	bool told; /* the end, or how it is not known */
-};
-
-struct terminal {
-	atomic_uint refs;
-	char *id;
-	void (*ended_hook)(void *arg, struct terminal *t);
-	void *hook_arg;
-
-	pthread_mutex_t lock; /* covers all below */
-	struct sandbox *sb;   /* NULL after the stop */
-	struct output *output;
-	bool paused;
-	unsigned resuming; /* who resumes the output at this moment, without the lock */
-	pthread_cond_t idle;
-	unsigned columns, rows;
-	char *ring;
-	uint64_t end; /* bytes that came */
-	struct terminal_reader *readers;
-	bool over, settled; /* its end has come; may be told */
-	int err, code;
-	bool typing, synced;
-	uint64_t typed;
-	struct typist *typists;
 };
 
 /* --- output --- */
@@ -306,8 +273,7 @@ void terminal_size(struct terminal *t, unsigned *columns, unsigned *rows)
 	*rows = t->rows;
 }
 
-/* The sandbox, or NULL with *err: it has ended. */
-static struct sandbox *living(struct terminal *t, struct call *c, int *err)
+struct sandbox *terminal_living(struct terminal *t, struct call *c, int *err)
 {
 	AUTO_UNLOCK(&t->lock);
 
@@ -317,154 +283,13 @@ static struct sandbox *living(struct terminal *t, struct call *c, int *err)
 	return NULL;
 }
 
-/* --- typing --- */
-
-static bool has_turn(void *arg)
-{
-	return atomic_load(&((struct typist *)arg)->turn);
-}
-
-/* 0: nobody else types until leave_turn. */
-static int take_turn(struct terminal *t, struct call *c, bool wait)
-{
-	struct typist me = {.call = c};
-
-	pthread_mutex_lock(&t->lock);
-	if (!t->typing || !wait) {
-		int err = t->typing ? -EAGAIN : 0;
-		t->typing = true;
-		pthread_mutex_unlock(&t->lock);
-		return err;
-	}
-	struct typist **last = &t->typists;
-	while (*last)
-		last = &(*last)->next;
-	*last = &me;
-	pthread_mutex_unlock(&t->lock);
-	int err = call_wait(c, has_turn, &me, -1);
-	pthread_mutex_lock(&t->lock);
-	/* The turn may have come with the signal: then it is passed on by the caller. */
-	if (atomic_load(&me.turn)) {
-		pthread_mutex_unlock(&t->lock);
-		return 0;
-	}
-	for (struct typist **at = &t->typists; *at; at = &(*at)->next) {
-		if (*at == &me) {
-			*at = me.next;
-			break;
-		}
-	}
-	pthread_mutex_unlock(&t->lock);
-	return err;
-}
-
-static void leave_turn(struct terminal *t)
-{
-	AUTO_UNLOCK(&t->lock);
-	struct typist *next = t->typists;
-
-	t->typing = next != NULL;
-	if (!next)
-		return;
-	t->typists = next->next;
-	atomic_store(&next->turn, true);
-	call_wake(next->call);
-}
-
-static bool link_broke(int err)
-{
-	return err == -ECONNRESET || err == -EHOSTUNREACH || err == -ETIMEDOUT;
-}
-
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
-/* One request. *typed: how many bytes the terminal has taken in all. */
-static int post_input(struct terminal *t, struct sandbox *sb, struct call *c, const char *query,
-	const void *p, size_t n, uint64_t *typed)
-{
-	AUTO_BUF path = BUF_INIT;
-	AUTO_BUF reply = BUF_INIT;
-	struct json_object *o, *v;
-
-	buf_printf(&path, "/api/sandboxfs/commands/%s/input%s", t->id, query);
-	if (buf_error(&path))
-		return -ENOMEM;
-	int err = sandbox_raw(sb, c, "POST", path.data, "application/octet-stream", p, n, &reply);
-	if (err)
-		return err;
-	o = reply.data ? json_little(reply.data) : NULL;
-	bool told = json_object_object_get_ex(o, "typed", &v) && json_object_is_type(v, json_type_int);
-	if (told)
-		*typed = (uint64_t)json_object_get_int64(v);
-	json_object_put(o);
-	return told ? 0 : -EPROTO;
-}
-
-/* Types one piece, again after a break of the link until the deadline. It is the caller's turn, so typed and synced are its own. */
-static int type_piece(struct terminal *t, struct call *c, const char *p, size_t n, int64_t deadline)
-{
-	char query[40]; /* a number of ours */
-
-	for (;;) {
-		int err = 0;
-		struct sandbox *sb = living(t, c, &err);
-		if (!sb)
-			return err;
-		query[0] = 0;
-		/* After one that was given up nobody knows its place: this one goes behind it, and cannot be repeated. */
-		if (t->synced)
-			snprintf(query, sizeof(query), "?at=%llu", (unsigned long long)t->typed);
-		bool repeatable = t->synced;
-		err = post_input(t, sb, c, query, p, n, &t->typed);
-		t->synced = !err || (repeatable && link_broke(err));
-		if (!err)
-			return 0;
-		if (err == -ESRCH || err == -ENOENT) {
-			fault_clear(&c->fault);
-			return call_fault(c, EPIPE, NULL, "its program has ended");
-		}
-		if (!repeatable || !link_broke(err) || call_now_ms() >= deadline || sandbox_gone(sb)) {
-			t->synced = false;
-			return err;
-		}
-		fault_clear(&c->fault);
-		err = call_wait(c, never, NULL, call_now_ms() + TYPE_AGAIN_MS);
-		if (err != -ETIMEDOUT) {
-			t->synced = false;
-			return err;
-		}
-	}
-}
-
-int terminal_type(struct terminal *t, struct call *c, const void *p, size_t n, bool wait)
-{
-	int err = 0;
-	struct sandbox *sb = living(t, c, &err);
-
-	if (!sb)
-		return err;
-	int64_t deadline = call_now_ms() + sandbox_options(sb)->timeout_ms;
-	err = take_turn(t, c, wait);
-	if (err)
-		return err;
-	for (size_t at = 0; !err && at < n; at += TYPE_PIECE)
-		err = type_piece(
-			t, c, (const char *)p + at, n - at < TYPE_PIECE ? n - at : TYPE_PIECE, deadline);
-	leave_turn(t);
-	return err;
-}
-
-/* --- the rest of what is asked --- */
+/* --- what is asked --- */
 
 int terminal_resize(struct terminal *t, struct call *c, unsigned columns, unsigned rows)
 {
 	AUTO_BUF path = BUF_INIT;
 	int err = 0;
-	struct sandbox *sb = living(t, c, &err);
+	struct sandbox *sb = terminal_living(t, c, &err);
 
 	if (!sb)
 		return err;
@@ -487,7 +312,7 @@ int terminal_resize(struct terminal *t, struct call *c, unsigned columns, unsign
 int terminal_signal(struct terminal *t, struct call *c, const char *name)
 {
 	int err = 0;
-	struct sandbox *sb = living(t, c, &err);
+	struct sandbox *sb = terminal_living(t, c, &err);
 
 	return sb ? process_signal(sb, c, t->id, name) : err;
 }

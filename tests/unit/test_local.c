@@ -1,4 +1,4 @@
-/* links: tests/unit/local_rig.c sandboxfs/local.c sandboxfs/local_dir.c sandboxfs/run_dir.c sandboxfs/names.c sandboxfs/local_bwrap.c sandboxfs/local_net.c sandboxfs/local_bucket.c sandboxfs/local_bucket_child.c sandboxfs/local_s3fs.c sandboxfs/bucket.c sandboxfs/spawner.c sandboxfs/spawner_child.c sandboxfs/call.c sandboxfs/log.c contrib/common/buf.c contrib/common/tree_remove.c */
+/* links: tests/unit/local_rig.c sandboxfs/local.c sandboxfs/local_dir.c sandboxfs/run_dir.c sandboxfs/names.c sandboxfs/local_bwrap.c sandboxfs/local_net.c sandboxfs/local_bucket.c sandboxfs/local_bucket_attach.c sandboxfs/local_bucket_child.c sandboxfs/local_s3fs.c sandboxfs/bucket.c sandboxfs/spawner.c sandboxfs/spawner_child.c sandboxfs/call.c sandboxfs/log.c contrib/common/buf.c contrib/common/tree_remove.c */
 /*
  * The life of local sandboxes: names, start and end, what is refused. What sandboxd itself does is tested through mounts.
  * Skips where no user namespace can be made.

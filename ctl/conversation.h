@@ -44,11 +44,17 @@ int conversation_first(void *state, struct call *c);
 int conversation_document(void *state, struct call *c, const char *text, size_t n);
 ssize_t conversation_next(void *state, void *p, size_t n);
 void conversation_close(void *state);
+/* All of ctl_talk_ops but open, where a file calls conversation_open with its format. */
+#define CONVERSATION_TALK                                                                          \
+	.line = conversation_line, .next = conversation_next, .first = conversation_first,             \
+	.document = conversation_document, .close = conversation_close
 
 /* An opening to read alone: the newest run of that format, what is there so far, never waits. As ctl_stream_ops has them. */
 int conversation_view_open(
 	const struct ctl_ref *ref, const struct conversation_format *format, void **cursor);
 ssize_t conversation_view_next(void *view, void *p, size_t n);
 void conversation_view_close(void *view);
+/* All of ctl_stream_ops but open, likewise. */
+#define CONVERSATION_VIEW .next = conversation_view_next, .close = conversation_view_close
 
 #endif

@@ -381,12 +381,7 @@ static int json_open(const struct ctl_ref *ref, struct call *c, struct ctl_talk 
 	return conversation_open(ref, t, &format, state);
 }
 
-const struct ctl_talk_ops ctl_exec_json_talk = {.open = json_open,
-	.line = conversation_line,
-	.next = conversation_next,
-	.first = conversation_first,
-	.document = conversation_document,
-	.close = conversation_close};
+const struct ctl_talk_ops ctl_exec_json_talk = {.open = json_open, CONVERSATION_TALK};
 
 /* --- reading alone: the events of the newest request so far --- */
 
@@ -398,5 +393,4 @@ static int stream_open(
 	return conversation_view_open(ref, &format, cursor);
 }
 
-const struct ctl_stream_ops ctl_exec_json_stream = {
-	.open = stream_open, .next = conversation_view_next, .close = conversation_view_close};
+const struct ctl_stream_ops ctl_exec_json_stream = {.open = stream_open, CONVERSATION_VIEW};

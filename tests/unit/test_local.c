@@ -6,7 +6,6 @@
 #include "local_rig.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>

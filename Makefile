@@ -170,10 +170,10 @@ worker-check:
 
 lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
-	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) contrib/helper/no_tls.c $(UNIT_SRC) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
+	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) contrib/helper/no_tls.c $(wildcard tests/unit/*.[ch]) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
 lint-shell:
-	shellcheck -s sh contrib/demo contrib/deps contrib/helper/link contrib/helper/sysroot contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps
-	shellcheck -s bash contrib/completions/sbx.bash
+	shellcheck -s sh contrib/demo contrib/deps contrib/helper/link contrib/helper/sysroot contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps .ci/run
+	shellcheck -s bash contrib/completions/sbx.bash tests/run tests/lib/where.sh
 lint-man:
 	mandoc -T lint $(PAGES:%=contrib/man/%)
 	for page in $(PAGES); do man --warnings -l contrib/man/$$page 2>&1 >/dev/null | { ! grep .; } || exit 1; done

@@ -42,6 +42,7 @@ struct program {
 	pthread_t signals;
 	int announced; /* tells sandboxfs -u who we are */
 	int lifeline;  /* of auto_unmount; -1: none */
+	int lock;      /* of the mount point, until the mount is made; -1: none */
 	bool mounted;
 };
 
@@ -155,6 +156,8 @@ static int bring_up(struct program *p)
 		return err;
 	}
 	p->mounted = true;
+	if (p->lock >= 0)
+		close(steal_fd(&p->lock));
 	if (p->lifeline >= 0)
 		mount_watch_begin(p->lifeline);
 	err = mount_announce(p->options.mountpoint, &p->announced);
@@ -291,7 +294,7 @@ static int run(struct program *p)
 
 int main(int argc, char **argv)
 {
-	struct program p = {.announced = -1, .lifeline = -1};
+	struct program p = {.announced = -1, .lifeline = -1, .lock = -1};
 	int status = 2;
 
 	if (options_parse(argc, argv, &p.options) == 0) {
@@ -303,7 +306,7 @@ int main(int argc, char **argv)
 			status = 0;
 		} else if (p.options.unmount) {
 			status = mount_end(&p.options);
-		} else if (mount_prepare(&p.options) == 0) {
+		} else if (mount_prepare(&p.options, &p.lock) == 0) {
 			status = run(&p);
 		} else {
 			status = 1;

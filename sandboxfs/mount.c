@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -93,7 +94,19 @@ int mount_detach(const char *mountpoint, bool lazy)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
 }
 
-int mount_prepare(struct options *o)
+/*
+ * Two that are started at once would both find nothing here, and one mount would hide the other: so a mount is made with the directory
+ * locked. Who may not read the directory, or has it where there are no locks, goes without.
+ */
+static int lock_mountpoint(const char *mountpoint, int *lock)
+{
+	*lock = open(mountpoint, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*lock >= 0 && flock(*lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return complain(mountpoint, "another sandboxfs is being mounted here at this moment");
+	return 0;
+}
+
+int mount_prepare(struct options *o, int *lock)
 {
 	struct statfs fs;
 	struct stat st;
@@ -122,6 +135,9 @@ int mount_prepare(struct options *o)
 		return complain(o->mountpoint, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return complain(o->mountpoint, "not a directory");
+	err = lock_mountpoint(o->mountpoint, lock);
+	if (err)
+		return err;
 	if (mount_find(o->mountpoint, &e))
 		return complain(o->mountpoint, "a sandboxfs is mounted here already; sandboxfs -u ends it");
 	if (geteuid() != 0 && access("/dev/fuse", R_OK | W_OK) < 0)

@@ -7,8 +7,11 @@
 #include "front.h"
 #include "options.h"
 
-/* The mount point is an existing directory, nothing of ours is mounted there (a stale one is taken away). Fills o->mountpoint. Prints its sentence. */
-int mount_prepare(struct options *o);
+/*
+ * The mount point is an existing directory, nothing of ours is mounted there (a stale one is taken away), and nobody else is at it: as
+ * long as *lock is open. Fills o->mountpoint. Prints its sentence.
+ */
+int mount_prepare(struct options *o, int *lock);
 /* Makes the mount. Prints its sentence. */
 int mount_make(struct front *f, const struct options *o);
 /* Detaches it, as umount does; busy ones lazily. 0 or a negative errno. */

@@ -54,6 +54,23 @@ sandbox_processes() { # a server of the test's own is not the mount's
 }
 lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 
+@test "of two that are mounted on one directory at once, one is and the other says so" {
+	local n a b failed
+	mkdir "$T/two"
+	for n in 1 2 3 4 5 6; do
+		"$sandboxfs" "$url" "$T/two" 3>&- 2>"$T/said.a" & a=$!
+		"$sandboxfs" "$url" "$T/two" 3>&- 2>"$T/said.b" & b=$!
+		failed=0
+		wait $a || failed=$((failed + 1))
+		wait $b || failed=$((failed + 1))
+		cat "$T/said.a" "$T/said.b"
+		[ $failed = 1 ]
+		cat "$T/said.a" "$T/said.b" | grep -qE 'being mounted here|mounted here already'
+		[ "$(grep -c " $T/two " /proc/mounts)" = 1 ]
+		within 30 "$sandboxfs" -u "$T/two"
+	done
+}
+
 @test "SIGTERM unmounts and leaves nothing" {
 	local pid
 	echo kept >"$W/f"

@@ -32,7 +32,8 @@ static void put_fault(struct buf *out, const struct fault *f)
 {
 	if (!f->err)
 		return; /* nothing has failed */
-	const char *name = strerrorname_np(f->err);
+	/* One number with two names, of which the manual has this. */
+	const char *name = f->err == ENOTSUP ? "ENOTSUP" : strerrorname_np(f->err);
 	put_line(out, "code", f->code);
 	put_line(out, "errno", name ? name : "EIO");
 	put_line(out, "message", f->message ? f->message : strerror(f->err));

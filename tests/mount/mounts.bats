@@ -96,7 +96,7 @@ END
 	control log | grep -q 'PUT /data-bucket/sub/f'
 	refused EINVAL put '{"bucket":"b","mountPath":"/x","colour":1}'
 	grep -q colour "$C/error"
-	refused EOPNOTSUPP put '{"bucket":"b","mountPath":"/x","options":{"localBucket":true}}'
+	refused ENOTSUP put '{"bucket":"b","mountPath":"/x","options":{"localBucket":true}}'
 }
 
 @test "the key: from a file that is the user's alone, from the environment, and never to be found" {
@@ -210,7 +210,7 @@ END
 @test "a server without buckets says so" {
 	SERVER=unix
 	start
-	refused EOPNOTSUPP put 'data-bucket /data endpoint=http://127.0.0.1:9 s3fs=public_bucket=1'
+	refused ENOTSUP put 'data-bucket /data endpoint=http://127.0.0.1:9 s3fs=public_bucket=1'
 	grep -q 'mounts no buckets' "$C/error"
 	grep -q '^cannot mounts ' "$MNT/ctl/server"
 	[ -z "$(ls "$C/mounts")" ]

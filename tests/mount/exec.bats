@@ -451,6 +451,9 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 		done
 	}
 	all_refuse 'it is not started; write its command to processes/p/cmd'
+	run bash -c "echo kill >'$p/ctl'"
+	[[ $output == *'No such process'* ]]
+	grep -q '^message processes/p/ctl: it does not run' "$C/error"
 	echo /nowhere >"$p/cwd"
 	run bash -c "echo true >'$p/cmd'"
 	all_refuse 'it is not started, its start failed: .*/nowhere'
@@ -458,6 +461,8 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 	echo /workspace >"$p/cwd"
 	echo 'exit 3' >"$p/cmd"
 	[ "$(within 10 cat "$p/wait")" = 3 ]
+	echo kill >"$p/ctl" # harmless
+	[ "$(cat "$p/exit")" = 3 ]
 	run within 10 bash -c "echo 80 >'$p/wait-port'"
 	[[ $output == *'No child processes'* ]]
 	grep -q '^message .*it ended with exit code 3 before port 80 answered; see logs' "$C/error"

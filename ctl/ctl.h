@@ -121,6 +121,8 @@ struct ctl_row {
 	const struct ctl_stream_ops *stream;
 	/* A read of the stream is short only at its end, as of a regular file (for programs that read blocks). Not of O_NONBLOCK openings. */
 	bool whole;
+	/* Reading the stream takes a sandbox that runs, and starts it; an O_NONBLOCK opening is EAGAIN instead (grep -r opens all so). */
+	bool starts;
 	const struct ctl_verb *verbs; /* ended by a NULL name */
 	int (*call)(
 		const struct ctl_ref *ref, struct call *c, const char *line, size_t n, struct buf *answer);

@@ -259,6 +259,7 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_TALK,                                                                      \
 			.talk = &events_talk_ops,                                                              \
 			.stream = &events_stream_ops,                                                          \
+			.starts = true,                                                                        \
 			.grammar = "R TYPE<TAB>PATH[<TAB>NEWPATH] of each change below workspace/ from the "   \
 					   "open on; RW first line [DIR] [include=G]... [exclude=G]... "               \
 					   "[recursive=no] [since=VERSION]"},                                          \
@@ -275,6 +276,7 @@ static int show_settings(const struct ctl_ref *ref, struct call *c, struct buf *
 			.kind = CTL_UPLOAD,                                                                    \
 			.stream = &workspace_tar_stream,                                                       \
 			.whole = true, /* tar reads what looks like a file in blocks of 512 bytes */           \
+			.starts = true,                                                                        \
 			.upload = &workspace_tar_upload,                                                       \
 			.grammar = "R workspace/ as a tar, as it goes; W a tar (plain, gzip, zstd) is "        \
 					   "unpacked into it as it comes, close reports errors"},                      \

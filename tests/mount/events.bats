@@ -320,3 +320,21 @@ t=$'\t'
 	kill -TERM $pid
 	wait_until 15 gone $pid
 }
+
+@test "looking at all that is in ctl/, as grep -r does, starts no sandbox" {
+	many || skip 'its server runs anyway'
+	remount
+	[ "$(head -n 1 "$C/status")" = unknown ]
+	! grep -rs 'nothing has this' "$C" || false
+	run dd if="$C/events" iflag=nonblock
+	[[ $output == *'Resource temporarily unavailable'* ]]
+	run dd if="$C/workspace.tar" iflag=nonblock
+	[[ $output == *'Resource temporarily unavailable'* ]]
+	[ "$(head -n 1 "$C/status")" = unknown ]
+	# who waits has it started
+	cat "$C/workspace.tar" >"$T/tar"
+	tar tf "$T/tar"
+	[ "$(head -n 1 "$C/status")" = running ]
+	run ! dd if="$C/events" iflag=nonblock
+	[[ $output == *'Resource temporarily unavailable'* ]] # nothing has changed yet
+}

@@ -340,14 +340,14 @@ static int stream_poll(struct ctl_file *f, struct op_poll *p, unsigned *revents)
 static const struct ctl_file_ops stream_file_ops = {
 	.read = stream_read, .release = stream_release, .poll = stream_poll};
 
-/* Would the opening wait for a sandbox that does not run yet? */
+/* Would the opening start the sandbox? One that is starting was wanted already. */
 static bool would_start(const struct ctl_node *n)
 {
 	struct sandbox_status st;
 	if (!n->row->starts)
 		return false;
 	sandbox_get_status(n->ref.sandbox, &st);
-	return st.state == SANDBOX_UNKNOWN || st.state == SANDBOX_STARTING;
+	return st.state == SANDBOX_UNKNOWN;
 }
 
 int ctl_stream_open(struct ctl_node *n, struct op *op, struct node_open *o, struct ctl_file **out)

@@ -91,8 +91,8 @@ y' '\n' '' '$HOME' '`id`' '*' 'tail
 	wait $p || rc=$?
 	[ $rc = 143 ]
 	wait_until 5 gone_inside
-	# a reader that leaves ends it as well
-	run -0 bash -c "sbx exec $NAME -- sh -c 'yes $S' | head -n 1"
+	# a reader that leaves ends it as well (not of `yes`: that may print more than is kept before the first is read)
+	run -0 bash -c "sbx exec $NAME -- sh -c 'while echo $S; do :; done' | head -n 1"
 	[ "$output" = "$S" ]
 	wait_until 5 gone_inside
 }

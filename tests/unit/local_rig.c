@@ -201,17 +201,6 @@ pid_t rig_hold(const char *server, int fd)
 
 static char bin[] = "/tmp/test-local-bin-XXXXXX";
 
-bool rig_is_another(int argc, char **argv, int *status)
-{
-	if (argc > 1 && !strcmp(argv[1], "--listen"))
-		*status = stand_in(argc, argv);
-	else if (argc > 2 && !strcmp(argv[1], "--hold"))
-		*status = hold(argv[2]);
-	else
-		return false;
-	return true;
-}
-
 static bool usable(void)
 {
 	return system("bwrap --unshare-user --ro-bind / / true 2>/dev/null") == 0;
@@ -230,21 +219,21 @@ static void pose_as_sandboxd(char *dir)
 	setenv("PATH", path.data, 1);
 }
 
-bool rig_begin(void)
+int rig_main(int argc, char **argv, int (*tests)(void))
 {
+	if (argc > 1 && !strcmp(argv[1], "--listen"))
+		return stand_in(argc, argv);
+	if (argc > 2 && !strcmp(argv[1], "--hold"))
+		return hold(argv[2]);
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (!usable()) {
 		printf("SKIP: bubblewrap cannot make a user namespace here\n");
-		return false;
+		return 0;
 	}
 	pose_as_sandboxd(bin);
-	return true;
-}
-
-int rig_end(void)
-{
+	int failed = tests();
 	AUTO_BUF b = BUF_INIT;
 	buf_printf(&b, "rm -r %s", bin);
-	return system(b.data);
+	return system(b.data) || failed;
 }

@@ -17,14 +17,11 @@
 
 #include "driver.h"
 
-/* --- the program: what main does first, and last --- */
-
-/* Was it started as a sandboxd or as a holder (rig_hold)? Then that is what it was, and *status what main returns. */
-bool rig_is_another(int argc, char **argv, int *status);
-/* Makes this program be found as sandboxd. False, and said: no user namespace can be made here, so nothing can be tested. */
-bool rig_begin(void);
-/* 0: what rig_begin made is gone. */
-int rig_end(void);
+/*
+ * What main returns. Started as a sandboxd or as a holder (rig_hold) the program is that; else it is found as sandboxd while tests()
+ * runs (the number of failures), unless, which is said, no user namespace can be made here.
+ */
+int rig_main(int argc, char **argv, int (*tests)(void));
 
 /* --- each test has a place of its own --- */
 
@@ -53,7 +50,7 @@ void say(const char *why, const struct call *c);
 int ask(const struct driver_instance *inst, const char *what);
 /* What system() gives for a shell command, with the place as $PLACE. */
 int sh(const struct place *p, const char *script);
-/* What lost its parent is ours (rig_begin has seen to it): all of it ends, within 5 s. */
+/* What lost its parent is ours (rig_main has seen to it): all of it ends, within 5 s. */
 bool no_child_left(void);
 /* Another program with a mount of its own of that server: starts `box`, writes its socket's path with its NUL to fd, and stays. */
 pid_t rig_hold(const char *server, int fd);

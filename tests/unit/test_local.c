@@ -219,7 +219,7 @@ static void closed_places(void **state) /* a data directory that others could wr
 	call_destroy(&c);
 }
 
-int main(int argc, char **argv)
+static int run_all(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(names),
@@ -233,11 +233,10 @@ int main(int argc, char **argv)
 		T(removal),
 		T(closed_places),
 	};
-	int status;
-	if (rig_is_another(argc, argv, &status))
-		return status;
-	if (!rig_begin())
-		return 0;
-	int failed = cmocka_run_group_tests(tests, NULL, NULL);
-	return rig_end() || failed;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	return rig_main(argc, argv, run_all);
 }

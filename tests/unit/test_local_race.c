@@ -222,7 +222,7 @@ static void two_mounts(void **
 	assert_true(r[0].started + r[1].started > 0);
 }
 
-int main(int argc, char **argv)
+static int run_all(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(killed),
@@ -232,11 +232,10 @@ int main(int argc, char **argv)
 		T(parallel),
 		T(two_mounts),
 	};
-	int status;
-	if (rig_is_another(argc, argv, &status))
-		return status;
-	if (!rig_begin())
-		return 0;
-	int failed = cmocka_run_group_tests(tests, NULL, NULL);
-	return rig_end() || failed;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	return rig_main(argc, argv, run_all);
 }

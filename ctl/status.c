@@ -32,10 +32,8 @@ static void put_fault(struct buf *out, const struct fault *f)
 {
 	if (!f->err)
 		return; /* nothing has failed */
-	/* One number with two names, of which the manual has this. */
-	const char *name = f->err == ENOTSUP ? "ENOTSUP" : strerrorname_np(f->err);
 	put_line(out, "code", f->code);
-	put_line(out, "errno", name ? name : "EIO");
+	put_line(out, "errno", fault_errno_name(f->err));
 	put_line(out, "message", f->message ? f->message : strerror(f->err));
 	put_line(out, "suggestion", f->suggestion);
 	put_line(out, "operation", f->operation);

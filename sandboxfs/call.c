@@ -142,6 +142,12 @@ int call_fault(struct call *c, int err, const char *code, const char *fmt, ...)
 	return -err;
 }
 
+const char *fault_errno_name(int err)
+{
+	const char *name = err == ENOTSUP ? "ENOTSUP" : strerrorname_np(err);
+	return name ? name : "EIO";
+}
+
 void call_fault_prefix(struct call *c, const char *prefix)
 {
 	if (!c || !c->fault.err)

@@ -27,6 +27,8 @@ struct fault {
 	bool retry;           /* safe to repeat as it is */
 };
 
+/* The name of an errno (positive) as the manual has it: of ENOTSUP's two this one; EIO for a number without a name. */
+const char *fault_errno_name(int err);
 void fault_clear(struct fault *f);
 /* Deep copy; on out of memory strings are missing, err never is. */
 void fault_copy(struct fault *to, const struct fault *from);

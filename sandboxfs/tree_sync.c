@@ -197,7 +197,7 @@ static void describe_sync(void *files, struct buf *out)
 		err = w->held_err;
 		pthread_mutex_unlock(&w->lock);
 		if (err) {
-			buf_printf(out, "failed %s ", strerrorname_np(-err));
+			buf_printf(out, "failed %s ", fault_errno_name(-err));
 			describe_path(w, out);
 			buf_printf(out, ": %s; held, %zu bytes\n", strerror(-err), bytes);
 		} else {

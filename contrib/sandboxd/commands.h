@@ -39,13 +39,16 @@ int commands_refuse(struct commands *t, const char *id);
  * without it. None may block.
  */
 struct child {
-	pthread_mutex_t *lock; /* covers the rest; the reaper reaps it with this lock held */
-	pid_t pid;             /* its own while !reaped */
-	bool reaped;
-	int wait_status;
+	/* Constant. */
+	pthread_mutex_t *lock; /* covers the next three; the reaper reaps it with this lock held */
 	void (*ending)(struct child *child);
 	void (*ended)(struct child *child);
 	void (*release)(struct child *child);
+
+	pid_t pid; /* its own while !reaped */
+	bool reaped;
+	int wait_status;
+
 	struct child *next; /* of the reaper */
 };
 /* 0, and *status for spawn_outcome; -ESHUTDOWN or another negative errno: neither callback comes. Without child->lock. */

@@ -85,11 +85,10 @@ static int session_new(struct server *server, const struct session_spec *spec, s
 	s->timeout_ms = spec->timeout_ms;
 	s->words = s->answers = -1;
 	s->last = &s->first;
-	s->shell.reaped = true;
 	s->id = strdup(spec->id);
 	s->cwd = first_cwd(s, spec->cwd);
 	pthread_mutex_init(&s->lock, NULL);
-	s->shell.lock = &s->lock;
+	session_no_shell(s);
 	(void)timed_cond_init(&s->changed); /* CLOCK_MONOTONIC is always there */
 	int err = s->id && s->cwd ? 0 : -ENOMEM;
 	if (!err)

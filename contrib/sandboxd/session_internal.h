@@ -54,6 +54,8 @@ void session_note_place(struct session *s);
  * held.
  */
 bool session_interrupt_shell(struct session *s);
+/* Of a new session: there has been no shell yet. The reaper may still look at one that has ended when the next is forked. */
+void session_no_shell(struct session *s);
 /* Kills the shell alone; the next command waits for its death and has another. It is here. With the lock held. */
 void session_kill_shell(struct session *s);
 /* Kills the shell and all below it. With the lock held. */

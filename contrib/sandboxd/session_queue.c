@@ -108,6 +108,15 @@ static void on_release(struct child *child)
 	session_put((struct session *)((char *)child - offsetof(struct session, shell)));
 }
 
+void session_no_shell(struct session *s)
+{
+	s->shell = (struct child){.lock = &s->lock,
+		.reaped = true,
+		.ending = on_ending,
+		.ended = on_ended,
+		.release = on_release};
+}
+
 void session_kill_shell(struct session *s)
 {
 	s->killed = true;
@@ -177,9 +186,6 @@ static int shell_fork(struct session *s, struct ends *e, const char *cwd, const 
 		.adopts = true};
 	int status;
 	/* Until it is reaped it holds a reference; it may be reaped at once. */
-	s->shell.ending = on_ending;
-	s->shell.ended = on_ended;
-	s->shell.release = on_release;
 	session_get(s);
 	int err = commands_fork_child(server->commands, &s->shell, &spawn, &status);
 	if (err < 0) {

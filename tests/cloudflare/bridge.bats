@@ -34,14 +34,14 @@ refused() { # PATTERN: the mount fails with one sentence that matches
 	echo text >"$W/f"
 	echo 'nosuchcommand; env' >"$C/exec" || :
 	pid=$(fs_pid)
-	! tr '\0' '\n' <"/proc/$pid/cmdline" | grep -F "$SANDBOX_API_KEY"
-	! grep -F "$SANDBOX_API_KEY" /proc/mounts
-	! grep -rF "$SANDBOX_API_KEY" "$T/data" "$T/run" "$T/cache" "$T/config"
-	! grep -rF "$SANDBOX_API_KEY" "$MNT/ctl" "$C/exec" "$C/last/" "$C/error" "$C/status"
-	! x env | grep -F "$SANDBOX_API_KEY"
-	! other 'cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null' | tr '\0' '\n' | grep -F "$SANDBOX_API_KEY"
-	! grep -F "$SANDBOX_API_KEY" "$BATS_FILE_TMPDIR/bridge.log"
-	! prlimit --core --noheadings --output SOFT -p "$pid" | grep -qv '^ *0'
+	! tr '\0' '\n' <"/proc/$pid/cmdline" | grep -F "$SANDBOX_API_KEY" || false
+	! grep -F "$SANDBOX_API_KEY" /proc/mounts || false
+	! grep -rF "$SANDBOX_API_KEY" "$T/data" "$T/run" "$T/cache" "$T/config" || false
+	! grep -rF "$SANDBOX_API_KEY" "$MNT/ctl" "$C/exec" "$C/last/" "$C/error" "$C/status" || false
+	! x env | grep -F "$SANDBOX_API_KEY" || false
+	! other 'cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null' | tr '\0' '\n' | grep -F "$SANDBOX_API_KEY" || false
+	! grep -F "$SANDBOX_API_KEY" "$BATS_FILE_TMPDIR/bridge.log" || false
+	! prlimit --core --noheadings --output SOFT -p "$pid" | grep -qv '^ *0' || false
 }
 
 @test "a bridge on this host is gone to without a proxy of the environment, which would hear the token" {

@@ -24,7 +24,9 @@ load ../lib/backups
 	rm -r "$W/a/b"
 	echo new >"$W/a/new"
 	echo restore >"$C/backups/$id"
-	[ "$(cat "$W/a/f")" = one ] && [ "$(cat "$W/a/b/g")" = two ] && [ ! -e "$W/a/new" ]
+	[ "$(cat "$W/a/f")" = one ]
+	[ "$(cat "$W/a/b/g")" = two ]
+	[ ! -e "$W/a/new" ]
 	[ "$(stat -c %y "$W/a/f")" = "$(TZ=UTC stat -c %y "$W/a/f")" ] || :
 	[[ $(stat -c %y "$W/a/f") == *.123456789* ]]
 	[ "$W/a/f" -ef "$W/a/hard" ]
@@ -59,11 +61,15 @@ load ../lib/backups
 	local id
 	id=$(backup 'a gitignore exclude=node_modules exclude=*.log')
 	echo 'restore b' >"$C/backups/$id"
-	[ -e "$W/b/f" ] && [ ! -e "$W/b/f.log" ] && [ ! -e "$W/b/out/x" ] && [ ! -e "$W/b/node_modules/y" ]
+	[ -e "$W/b/f" ]
+	[ ! -e "$W/b/f.log" ]
+	[ ! -e "$W/b/out/x" ]
+	[ ! -e "$W/b/node_modules/y" ]
 	id=$(backup '{"dir":"/workspace/a","name":"n","ttl":3600,"excludes":["f*"]}')
 	grep -q '^expires 20' "$C/backups/$id"
 	echo 'restore c' >"$C/backups/$id"
-	[ ! -e "$W/c/f" ] && [ -e "$W/c/out/x" ]
+	[ ! -e "$W/c/f" ]
+	[ -e "$W/c/out/x" ]
 }
 
 gone_from() { [ ! -e "$1" ]; }

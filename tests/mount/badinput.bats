@@ -115,7 +115,8 @@ print(os.read(fd, 100000))' "$C/exec.json" "$text"
 	within 30 bash -c "cat '$T/long' > '$C/exec'"
 	[ "$(cat "$C/last/stdout")" = ran ]
 	run within 30 bash -c "head -c 17825792 /dev/zero | tr '\\0' '#' > '$C/exec'"
-	[ "$status" != 0 ] && [ "$status" != 124 ]
+	[ "$status" != 0 ]
+	[ "$status" != 124 ]
 	[[ $output == *'File too large'* ]]
 	within 30 /usr/bin/python3 - "$C/exec" <<-E
 		import errno, os, sys
@@ -133,7 +134,8 @@ print(os.read(fd, 100000))' "$C/exec.json" "$text"
 @test "an open quote in a line of verbs is EINVAL, not a wait" {
 	start
 	run within 10 bash -c "echo \"discard 'open\" > $C/ctl"
-	[ "$status" != 0 ] && [ "$status" != 124 ]
+	[ "$status" != 0 ]
+	[ "$status" != 124 ]
 	run within 10 bash -c "echo \"echo 'open\" > $C/exec"
 	[ "$status" != 124 ]
 	[ "$(x 'echo fine')" = fine ]
@@ -149,7 +151,8 @@ print(os.read(fd, 100000))' "$C/exec.json" "$text"
 		[ "$status" != 0 ] && [ "$status" != 124 ] || { echo "$l was taken"; return 1; }
 	done
 	run within 10 bash -c "echo '(unclosed' > $C/processes/p/wait-log"
-	[ "$status" != 0 ] && [ "$status" != 124 ]
+	[ "$status" != 0 ]
+	[ "$status" != 124 ]
 	[[ $output == *'Invalid argument'* ]]
 }
 
@@ -203,9 +206,11 @@ for_nonsense() { # MODE
 		# a mount may come to be; then what needs the server fails in time, with a sentence
 		C=$MNT/default/ctl
 		run within 8 ls "$MNT/default/workspace"
-		[ "$status" != 0 ] && [ "$status" != 124 ]
+		[ "$status" != 0 ]
+		[ "$status" != 124 ]
 		run within 8 bash -c "echo true > $C/exec"
-		[ "$status" != 0 ] && [ "$status" != 124 ]
+		[ "$status" != 0 ]
+		[ "$status" != 124 ]
 		sentence .
 		within 5 ls "$MNT" >/dev/null
 		pid=$(fs_pid)

@@ -63,7 +63,8 @@ fails() {
 	echo 'file:///workspace/r dir=c2' >&7
 	cat <&7 >/dev/null
 	exec 7>&-
-	[ -e "$W/c1/g" ] && [ -e "$W/c2/g" ]
+	[ -e "$W/c1/g" ]
+	[ -e "$W/c2/g" ]
 }
 
 @test "who only reads gets the last 64 KiB of what git says, whole lines" {
@@ -174,7 +175,9 @@ no_git_runs() { [ -z "$(other "ps -eo args= | grep '[g]it.*:$PORT/' || :")" ]; }
 	wait_until 15 no_git_runs
 	fails 'timed out' 'timeout= waits longer' "git://127.0.0.1:$PORT/r dir=c3 timeout=300ms"
 	wait_until 15 no_git_runs
-	[ ! -e "$W/c1" ] && [ ! -e "$W/c2" ] && [ ! -e "$W/c3" ]
+	[ ! -e "$W/c1" ]
+	[ ! -e "$W/c2" ]
+	[ ! -e "$W/c3" ]
 	wait_until 15 bash -c "[ -z \"\$(find $W -name '.clone-*')\" ]"
 	echo 'kill KILL' >"$C/processes/hang/ctl"
 }

@@ -75,7 +75,7 @@ list() { ls "$K" | grep -vx new | tr '\n' ' '; }
 	[ "$(cat "$K/python/stdout")" = before ]
 	[ "$(head -n 1 "$K/python/error")" = "KeyError: 'no'" ]
 	grep -q 'return {}\["no"\]' "$K/python/error"
-	! grep -q $'\033' "$K/python/error"
+	! grep -q $'\033' "$K/python/error" || false
 	jq -e '.error.name == "KeyError" and .error.message == "'"'no'"'" and (.error.traceback | length > 1)' "$K/python/result.json"
 	echo 'def g(:' >"$K/python/run"
 	[[ $(cat "$K/python/error") = SyntaxError:* ]]

@@ -77,7 +77,7 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 	pid=$(fs_pid)
 	kill -TERM "$pid"
 	wait_until 15 gone "$pid"
-	! is_mounted
+	! is_mounted || false
 	mount_it
 	[ "$(cat "$W/f")" = kept ]
 }
@@ -113,7 +113,7 @@ lines_at_least() { [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -ge "$2" ]; }
 	kill -0 $pid
 	kill -TERM $pid
 	wait $pid
-	! is_mounted
+	! is_mounted || false
 }
 
 @test "a second mount shows a sandbox that is in use, and EBUSY; one that is a server's own is shared" {
@@ -224,10 +224,10 @@ in_d_state() { # PATTERN...: a process of this test that no signal ends
 	run within 40 "$sandboxfs" -u --kill -o timeout=2,drain=1 "$MNT"
 	[ "$status" = 1 ]
 	[[ $output == *killed* ]]
-	! is_mounted
+	! is_mounted || false
 	wait_until 5 gone "$pid"
 	wait_until 5 gone "$reader"
-	! in_d_state
+	! in_d_state || false
 }
 
 @test "sandboxfs -u finds the mount and its program through a relative path and a symlink, and asks a stopped one nothing" {
@@ -244,7 +244,7 @@ in_d_state() { # PATTERN...: a process of this test that no signal ends
 	[[ $output == *'mounted here already'* ]]
 	kill -CONT "$pid"
 	within 30 "$sandboxfs" -u link
-	! is_mounted
+	! is_mounted || false
 	wait_until 5 gone "$pid"
 }
 
@@ -283,6 +283,6 @@ in_d_state() { # PATTERN...: a process of this test that no signal ends
 	echo "sleep $S" >"$MNT/default/ctl/processes/p/cmd"
 	wait_until 10 grep -qx running "$MNT/default/ctl/processes/p/status"
 	unmount
-	! is_mounted
+	! is_mounted || false
 	[[ $(curl_server /api/process/list) == *"sleep $S"* ]]
 }

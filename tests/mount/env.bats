@@ -118,11 +118,11 @@ wrong() {
 	[ "$line" = $((6 + ${#S})) ]
 	mkdir "$C/sessions/a"
 	echo "OTHER=hidden$S" >"$C/sessions/a/env"
-	! other 'cat /proc/[0-9]*/cmdline' | tr '\0' ' ' | grep "hidden$S" | grep -v grep
-	! ps -eo args | grep -v grep | grep "hidden$S"
+	! other 'cat /proc/[0-9]*/cmdline' | tr '\0' ' ' | grep "hidden$S" | grep -v grep || false
+	! ps -eo args | grep -v grep | grep "hidden$S" || false
 	exec 5>&-
 	run bash -c "cat > $C/exec.json" <<<'{"command":"x","cwd":"/no/such"}'
-	! grep -q "hidden$S" "$C/error" "$MNT/ctl/log"
+	! grep -q "hidden$S" "$C/error" "$MNT/ctl/log" || false
 	[ -z "$(other 'echo $TOKEN')" ]
 	[ "$(stat -c %a "$C/env" "$C/env.json" "$C/sessions/a/env" | sort -u)" = 600 ]
 }

@@ -57,7 +57,8 @@ in_time() {
 	in_time
 	answers_meanwhile
 	run within $((limit + 2)) mkdir "$W/dir/late"
-	[ "$status" != 0 ] && [ "$status" != 124 ]
+	[ "$status" != 0 ]
+	[ "$status" != 124 ]
 	grep -q '^message ' "$C/error"
 	kill -CONT "$server"
 	# after the link returns, the next call works with no command typed
@@ -70,7 +71,7 @@ in_time() {
 	kill -STOP "$server"
 	load_it
 	fusermount3 -u "$MNT" || within 10 fusermount3 -u -z "$MNT"
-	! is_mounted
+	! is_mounted || false
 	kill -CONT "$server"
 	wait_until $((limit * 6)) all_ended # a thousand programs end one after the other
 }
@@ -104,7 +105,8 @@ os.execvp(sys.argv[1], sys.argv[1:])' $what >/dev/null 2>&1 3>&- &
 	answers_meanwhile
 	if ! many; then
 		run within $((limit + 2)) cat "$W/dir/f7x"
-		[ "$status" != 0 ] && [ "$status" != 124 ]
+		[ "$status" != 0 ]
+		[ "$status" != 124 ]
 		[ "$(cat "$T/ws/kept")" = precious ]
 		return 0
 	fi
@@ -188,7 +190,7 @@ no_thread_for() { # PID
 	kill -CONT "$server"
 	wait_until 15 test -e "$W/dir/f1"
 	within 30 "$sandboxfs" -u "$MNT"
-	! is_mounted
+	! is_mounted || false
 }
 
 @test "while the link is lost, processes/ lists what is known here, as lost" {

@@ -33,7 +33,8 @@ walks() { # NAME COMMAND...: ends by itself, whatever its status, and leaves all
 	within 60 "$@" >"$T/walk.out" 2>"$T/walk.err" </dev/null && status=0 || status=$?
 	echo "$name: status $status"
 	tail -n 3 "$T/walk.err"
-	[ "$status" != 124 ] && [ "$status" != 137 ]
+	[ "$status" != 124 ]
+	[ "$status" != 137 ]
 	after=$(state)
 	[ "$before" = "$after" ] || { diff <(echo "$before") <(echo "$after"); return 1; }
 }

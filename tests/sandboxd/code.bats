@@ -245,7 +245,8 @@ has_module() { /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c "imp
 		jobs+=($!)
 	done
 	[ "$(code b <<<'print("b")')" = $'stdout "b\\n"\ncomplete' ]
-	[ ! -s "$T/o2" ] && [ ! -s "$T/o3" ]
+	[ ! -s "$T/o2" ]
+	[ ! -s "$T/o3" ]
 	echo >"$W/go"
 	wait "${jobs[@]}"
 	for i in 2 3 4; do [ "$(cat "$T/o$i")" = "stdout \"$i\\n\""$'\ncomplete' ]; done

@@ -84,7 +84,7 @@ ended() { ! running "$1"; }
 	run post port-watch "{\"port\":$port,\"mode\":\"tcp\"}"
 	[[ $output = *ready* ]]
 	(http --max-time 1 http://x/api/port-watch -d "{\"port\":$port,\"path\":\"/none\",\"interval\":100}" || :) >"$T/answer"
-	! grep -q ready "$T/answer"
+	! grep -q ready "$T/answer" || false
 	http -X DELETE http://x/api/process/web
 	run post port-watch "{\"port\":$port,\"interval\":100,\"processId\":\"web\"}"
 	[[ $output = *process_exited*143* ]]

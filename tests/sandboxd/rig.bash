@@ -61,8 +61,17 @@ stop() {
 	return $status
 }
 
+# What a failed test has written: which answer was not the expected one.
+tell() {
+	local f
+	for f in "$T"/*; do
+		[ ! -f "$f" ] || { echo "--- ${f##*/}" && head -c 4000 "$f"; }
+	done
+}
+
 teardown() {
 	local status=0
+	[ -n "${BATS_TEST_COMPLETED:-}" ] || tell
 	stop || status=$?
 	if ((status)); then
 		echo "sandboxd ended with $status"

@@ -134,7 +134,7 @@ b"' >/dev/null
 	http -N http://x/api/execute/stream -d '{"command":"echo first; read x <go; echo last","sessionId":"a"}' >"$T/events" &
 	client=$!
 	wait_until 5 grep -q first "$T/events"
-	! grep -q last "$T/events"
+	! grep -q last "$T/events" || false
 	echo >"$W/go"
 	wait $client
 	grep -q last "$T/events"

@@ -134,10 +134,10 @@ b"' >/dev/null
 	http -N http://x/api/execute/stream -d '{"command":"echo first; read x <go; echo last","sessionId":"a"}' >"$T/events" &
 	client=$!
 	wait_until 5 grep -q first "$T/events"
-	! grep -q last "$T/events" || false
+	! grep -q '"data":"last' "$T/events" || false
 	echo >"$W/go"
 	wait $client
-	grep -q last "$T/events"
+	grep -q '"data":"last' "$T/events"
 	[ "$(tail -n 2 "$T/events" | cut -c7- | field '["type"], d["exitCode"]')" = "('complete', 0)" ]
 	post execute/stream '{"command":"cd /usr; kept=1","sessionId":"a"}' >/dev/null
 	[ "$(says a 'pwd; echo $kept')" = "0 '/usr\\n1\\n' ''" ]

@@ -439,6 +439,7 @@ static void run_begin(struct context *c, struct run *r)
 	r->command = e->command;
 	/* What came after the last run's end belongs to this one: it is lost otherwise. */
 	r->off = e->seen;
+	r->end = UINT64_MAX;
 	pthread_cond_broadcast(&c->changed);
 }
 
@@ -573,7 +574,11 @@ void executor_run(struct context *c, struct run *r, struct json_object **error)
 		if (!buf_error(&note))
 			(void)spool_append(k->spool, SPOOL_STDERR, note.data, note.size);
 	}
-	c->executor.seen = spool_size(k->spool, SPOOL_BOTH);
+	{
+		/* The reader's look at the size is before this one or knows of it: what comes later is the next run's alone. */
+		AUTO_UNLOCK(&c->lock);
+		r->end = c->executor.seen = spool_size(k->spool, SPOOL_BOTH);
+	}
 	if (s.timed_out) {
 		json_object_put(s.error);
 		s.error = run_error("TimeoutError", "Execution timed out after %lld ms%s",

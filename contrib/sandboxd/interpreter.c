@@ -40,8 +40,6 @@ static void run_finish(struct context *c, struct run *r, struct json_object *err
 		AUTO_UNLOCK(&c->lock);
 		r->error = error;
 		r->over = true;
-		if (r->command)
-			r->end = spool_size(r->command->spool, SPOOL_BOTH);
 		c->current = NULL;
 		pthread_cond_broadcast(&c->changed);
 	}

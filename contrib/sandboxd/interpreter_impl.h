@@ -32,7 +32,7 @@ struct run {
 	bool kept;               /* runs even if nobody waits for it */
 	bool interrupted;        /* by request */
 	struct command *command; /* whose output it reads; with a reference, set once it has begun */
-	uint64_t off, end;       /* what was read of the output; its end, once over */
+	uint64_t off, end;       /* what was read of the output; its end, once known */
 	struct result *results;
 	size_t results_count, results_read, results_size;
 	size_t left_out; /* results beyond what is kept */

@@ -123,20 +123,22 @@ int run_new(struct context *c, const char *run_id, const char *code, size_t n,
 	return 0;
 }
 
-/* Up to which byte of the output the reader may go before the next thing. With the lock held. */
+/*
+ * Up to which byte of the output the reader may go before the next thing. Never beyond what is there now: what comes later may come after a
+ * result, or be the next run's. With the lock held.
+ */
 static uint64_t run_limit(const struct run *r)
 {
 	if (r->results_read < r->results_count)
 		return r->results[r->results_read].at;
-	return r->over ? r->end : UINT64_MAX;
+	uint64_t size = spool_size(r->command->spool, SPOOL_BOTH);
+	return size < r->end ? size : r->end;
 }
 
 /* 1: something was read; 0: nothing is there. With no lock held: the command is the run's own. */
-static int run_read(struct run *r, uint64_t limit, struct run_event *e, struct buf *data)
+static int run_read(struct run *r, uint64_t end, struct run_event *e, struct buf *data)
 {
-	uint64_t end = spool_size(r->command->spool, SPOOL_BOTH), next = r->off;
-	if (end > limit)
-		end = limit;
+	uint64_t next = r->off;
 	if (r->off >= end)
 		return 0;
 	size_t want = end - r->off < PIECE ? (size_t)(end - r->off) : PIECE;
@@ -185,8 +187,8 @@ int run_next(struct run *r, int64_t deadline_ms, struct run_event *e, struct buf
 	struct context *c = r->context;
 	AUTO_UNLOCK(&c->lock);
 	for (;;) {
-		uint64_t limit = run_limit(r);
 		if (r->command) {
+			uint64_t limit = run_limit(r);
 			/* The spool's own lock may be held for a write to the disk: not under ours. */
 			pthread_mutex_unlock(&c->lock);
 			int got = run_read(r, limit, e, data);
@@ -198,9 +200,7 @@ int run_next(struct run *r, int64_t deadline_ms, struct run_event *e, struct buf
 		}
 		if (run_other(r, e))
 			return 1;
-		/* Output tells it with the lock held; what came since the look above is seen here. */
-		if (r->command && spool_size(r->command->spool, SPOOL_BOTH) > r->off)
-			continue;
+		/* Output tells it with the lock held: what came since the look above wakes this. */
 		if (timed_cond_wait(&c->changed, &c->lock, deadline_ms) == -ETIMEDOUT)
 			return -ETIMEDOUT;
 	}

@@ -457,23 +457,24 @@ static struct json_object *request_of(const struct run *r)
 struct running {
 	struct context *c;
 	struct run *r;
-	int64_t deadline; /* of the next step of a time-out; -1: none */
-	bool begun;       /* the executor is ready for a ^C */
-	bool signalled, timed_out, killed, over;
+	int64_t deadline;   /* of the next step of a time-out; -1: none */
+	bool begun;         /* the executor is ready for a ^C */
+	unsigned signalled; /* so many ^C were due by the last that was sent */
+	bool timed_out, killed, over;
 	struct json_object *error;
 };
 
 /* Sends the ^C that is due. */
 static void running_interrupt(struct running *s)
 {
-	bool wanted;
+	unsigned wanted;
 	{
 		AUTO_UNLOCK(&s->c->lock);
-		wanted = s->r->interrupted || s->timed_out;
+		wanted = s->r->interrupted + s->timed_out;
 	}
-	if (!wanted || !s->begun || s->signalled)
+	if (!s->begun || s->signalled == wanted)
 		return;
-	s->signalled = true;
+	s->signalled = wanted;
 	/* -ESRCH: it is gone, which is seen at the channel. */
 	(void)command_signal(s->c->executor.command, SIGINT);
 }

@@ -313,7 +313,7 @@ int context_interrupt(struct context *c, const char *run_id)
 			r = r->next;
 	if (!r)
 		return -ESRCH;
-	r->interrupted = true;
+	r->interrupted++;
 	context_wake(c);
 	return 0;
 }

@@ -30,7 +30,7 @@ struct run {
 	struct run *next;
 	bool begun, over;
 	bool kept;               /* runs even if nobody waits for it */
-	bool interrupted;        /* by request */
+	unsigned interrupted;    /* by request, so many times */
 	struct command *command; /* whose output it reads; with a reference, set once it has begun */
 	uint64_t off, end;       /* what was read of the output; its end, once known */
 	struct result *results;

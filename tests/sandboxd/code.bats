@@ -168,6 +168,22 @@ has_module() { /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c "imp
 	[ "$(code a <<<'x')" = $'result text "3"\ncomplete' ]
 }
 
+@test "each interrupt reaches a run" {
+	context a
+	code a >"$T/out" <<-'PY' &
+		import time
+		try: print("begun"); time.sleep(1000)
+		except KeyboardInterrupt: print("caught"); time.sleep(1000)
+	PY
+	job=$!
+	wait_until 20 grep -q begun "$T/out"
+	post contexts/a/interrupt '{}'
+	wait_until 20 grep -q caught "$T/out"
+	post contexts/a/interrupt '{}'
+	wait "$job"
+	[[ $(tail -n 1 "$T/out") = 'error KeyboardInterrupt: '* ]]
+}
+
 @test "an interrupt reaches the commands of a run, and a run that still waits" {
 	context a
 	code a <<<"import subprocess; print('begun'); subprocess.run(['sleep', '$S'])" >"$T/out" &

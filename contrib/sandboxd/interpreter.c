@@ -346,8 +346,12 @@ struct json_object *context_describe(struct context *c)
 										   : "starting"));
 	if (c->kernel)
 		json_add(o, "kernel", text_json_str(c->kernel));
+	/* A copy: references are counted without a lock, and this answer is put without ours. */
+	struct json_object *missing = NULL;
+	if (c->missing && json_object_deep_copy(c->missing, &missing, NULL) < 0)
+		missing = NULL;
 	if (c->missing)
-		json_add_as(o, "missing", c->missing);
+		json_add(o, "missing", missing);
 	return o;
 }
 

@@ -15,6 +15,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -26,7 +27,7 @@
 #include "text.h"
 #include "timed.h"
 
-enum { CHUNK = 64 << 10, SHELL_GRACE_MS = 2000 };
+enum { CHUNK = 64 << 10, SHELL_GRACE_MS = 2000, SHELL_TELL_MS = 1000 };
 
 const char *command_status(struct command *c)
 {
@@ -239,19 +240,17 @@ int command_wait_started(struct command *c)
 	return c->start_error;
 }
 
-void command_signal_all(struct command *c, struct proc_set *set, int sig)
+bool command_signal_all(struct command *c, struct proc_set *set, int sig)
 {
 	if (c->in_shell)
-		(void)session_signal(c->session, c, set, sig, sig == SIGINT);
-	else
-		proc_signal_tree(set, c->pid, !c->leader_reaped, sig);
+		return session_signal(c->session, c, set, sig, sig == SIGINT) || sig != SIGINT;
+	proc_signal_tree(set, c->pid, !c->leader_reaped, sig);
+	return true;
 }
 
-int command_signal(struct command *c, int sig)
+/* 0; -ESRCH: it has ended; -EAGAIN: its shell cannot be interrupted just now, so it was not. */
+static int signal_once(struct command *c, int sig)
 {
-	/* What would have ended a shell of its own ends the command in one that is shared. */
-	if (c->in_shell && (sig == SIGTERM || sig == SIGKILL || sig == SIGHUP || sig == SIGQUIT))
-		return command_cancel(c, sig == SIGKILL ? 0 : SHELL_GRACE_MS);
 	AUTO_UNLOCK(&c->lock);
 	if (c->ended)
 		return -ESRCH;
@@ -259,8 +258,25 @@ int command_signal(struct command *c, int sig)
 	c->signalled = sig;
 	if (sig == SIGKILL)
 		c->killed = true;
-	command_signal_all(c, &set, sig);
+	bool sent = command_signal_all(c, &set, sig);
 	proc_set_release(&set);
+	return sent ? 0 : -EAGAIN;
+}
+
+int command_signal(struct command *c, int sig)
+{
+	/* What would have ended a shell of its own ends the command in one that is shared. */
+	if (c->in_shell && (sig == SIGTERM || sig == SIGKILL || sig == SIGHUP || sig == SIGQUIT))
+		return command_cancel(c, sig == SIGKILL ? 0 : SHELL_GRACE_MS);
+	int err = signal_once(c, sig);
+	if (err != -EAGAIN)
+		return err;
+	/* Nothing tells when it can be; one that waits for its turn, or has just ended, needs none. */
+	for (int64_t until = text_monotonic_ms() + SHELL_TELL_MS;
+		 err == -EAGAIN && text_monotonic_ms() < until;) {
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		err = signal_once(c, sig);
+	}
 	return 0;
 }
 

@@ -24,7 +24,8 @@ enum {
 	LAST_DRAIN = 1 << 20,   /* more than a pipe holds unless it was enlarged to its limit */
 	THREAD_STACK = 256 << 10,
 	/* In the shell of a session: */
-	INTERRUPT_MS = 100, /* for SIGINT alone, before TERM */
+	INTERRUPT_MS = 100, /* for SIGINT alone, before TERM and KILL */
+	TELL_MS = 1000,     /* for the shell to come to a moment when it can be interrupted */
 	INTERRUPT_ROUND_MS = 250,
 	SHELL_SPARE_MS = 1000, /* after SIGKILL to what the shell runs: then it goes itself */
 	NUDGE_MS = 1000
@@ -115,8 +116,8 @@ static void killing_begin(struct pump *p, int64_t grace)
 	p->kill_at = at;
 	if (c->in_shell) {
 		/* A shell that has only begun cannot be interrupted yet: the next look tries again. */
-		bool told = session_signal(c->session, c, &c->held, SIGINT, true);
-		p->interrupt_at = told ? now + INTERRUPT_ROUND_MS : now;
+		p->told_at = session_signal(c->session, c, &c->held, SIGINT, true) ? now : -1;
+		p->interrupt_at = p->told_at < 0 ? now : now + INTERRUPT_ROUND_MS;
 		p->nudge_at = now + INTERRUPT_MS;
 		return;
 	}
@@ -128,6 +129,14 @@ static void killing_begin(struct pump *p, int64_t grace)
 	command_signal_all(c, &c->held, SIGCONT);
 }
 
+/* Until then no child may die of anything but the INT that its shell gets too: the shell would go on with what follows. */
+static int64_t spared_until(const struct pump *p)
+{
+	if (!p->c->in_shell || p->c->leader_reaped)
+		return 0;
+	return INTERRUPT_MS + (p->told_at < 0 ? p->kill_begun + TELL_MS : p->told_at);
+}
+
 /*
  * What the shell of a session needs besides. With c->lock held. A look is either for INT or for TERM: a child that has died of TERM
  * just when the shell got its INT would make that go on.
@@ -137,12 +146,16 @@ static void killing_in_shell(struct pump *p, int64_t now)
 	struct command *c = p->c;
 	bool shell_too = p->kill_give_up >= 0 && now >= p->kill_at + SHELL_SPARE_MS;
 	if (!c->leader_reaped && (now >= p->interrupt_at || shell_too)) {
-		bool told = session_signal(c->session, c, NULL, shell_too ? SIGKILL : SIGINT, true);
+		/* What it has started meanwhile is known by the first. */
+		struct proc_set *set = p->told_at < 0 && !shell_too ? &c->held : NULL;
+		bool told = session_signal(c->session, c, set, shell_too ? SIGKILL : SIGINT, true);
 		p->interrupt_at = told ? now + INTERRUPT_ROUND_MS : now;
+		if (told && p->told_at < 0)
+			p->told_at = now;
 		if (told)
 			return;
 	}
-	if (now - p->kill_begun < INTERRUPT_MS || p->kill_give_up >= 0)
+	if (now - p->kill_begun < INTERRUPT_MS || now < spared_until(p) || p->kill_give_up >= 0)
 		return;
 	if (!p->was_asked)
 		command_signal_all(c, &c->held, SIGCONT);
@@ -158,7 +171,7 @@ static void killing_go_on(struct pump *p, int64_t now)
 	bool left = !c->leader_reaped || proc_set_alive(&c->held);
 	if (left && c->in_shell)
 		killing_in_shell(p, now);
-	if (left && now >= p->kill_at) {
+	if (left && now >= p->kill_at && now >= spared_until(p)) {
 		if (p->kill_give_up < 0)
 			p->kill_give_up = now + KILL_GIVE_UP_MS;
 		command_signal_all(c, &c->held, SIGKILL);

@@ -27,6 +27,7 @@ struct pump {
 	bool was_asked; /* TERM was sent */
 	int failed;     /* not 0: it never ran, and this is its status */
 	bool failed_lost;
+	int64_t told_at; /* when the shell was interrupted first; -1: it was not yet */
 	int64_t interrupt_at, nudge_at;
 
 	char chunk[PUMP_CHUNK];
@@ -34,7 +35,7 @@ struct pump {
 
 /* Starts it. 0 or a negative errno. One in a session always starts: what goes wrong later is its end. */
 int pump_begin(struct pump *p);
-/* With c->lock held: sends sig to all its processes. */
-void command_signal_all(struct command *c, struct proc_set *set, int sig);
+/* With c->lock held: sends sig to all its processes. False: as of session_signal. */
+bool command_signal_all(struct command *c, struct proc_set *set, int sig);
 
 #endif

@@ -90,7 +90,8 @@ int session_look(struct session *s, struct command *c, int *report, int *status,
 void session_nudge(struct session *s, struct command *c);
 /*
  * Sends sig to the processes of the command (started since its beginning); with `shell` also SIGINT, or SIGKILL if sig is that, to the
- * shell: it drops what it was doing then. set NULL: only to the shell. False: the shell was not, or cannot be interrupted just now.
+ * shell: it drops what it was doing then. set NULL: only to the shell. False: the shell was not, or cannot be interrupted just now: then
+ * nobody was, since it would go on with what follows its child; set holds who would have been.
  */
 bool session_signal(
 	struct session *s, struct command *c, struct proc_set *set, int sig, bool shell);

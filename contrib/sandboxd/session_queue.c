@@ -411,6 +411,9 @@ bool session_signal(struct session *s, struct command *c, struct proc_set *set, 
 		s->interrupt_at = text_monotonic_ms() + INTERRUPT_PAUSE_MS;
 		told = s->shell.pid;
 	}
+	/* Without its shell a child is not interrupted. */
+	if (runs && shell && sig == SIGINT && !told)
+		sig = 0;
 	if (set)
 		proc_signal_below(
 			set, runs ? s->shell.pid : 0, s->older, s->older_count, sig, sig == SIGINT ? told : 0);

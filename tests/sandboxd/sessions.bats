@@ -383,10 +383,29 @@ interrupted() { # [LIBRARY]
 	interrupted
 }
 
-@test "interrupts in a shell's rare moments lose no state" {
+slow_shell() {
 	command -v cc >/dev/null || skip "no cc"
 	cc -D_GNU_SOURCE -shared -fPIC -o "$T/slow.so" "$BATS_TEST_DIRNAME/slow_shell.c" -ldl
+}
+
+@test "interrupts in a shell's rare moments lose no state" {
+	slow_shell
 	interrupted "$T/slow.so"
+}
+
+@test "what follows in a command that is ended does not run, in a shell's rare moments either" {
+	slow_shell
+	post session/create "{\"id\":\"a\",\"env\":{\"LD_PRELOAD\":\"$T/slow.so\",\"SLOW_SHELL_MS\":\"500\"}}" >/dev/null
+	for how in '{"cancel":true}' '{"signal":"INT"}' '{"signal":"TERM"}' '{"signal":9}'; do
+		on "c${#how}" a "echo up; sleep $S; echo never" >"$T/answer" &
+		client=$!
+		up() { http "http://x/api/sandboxfs/commands/c${#how}/output" | grep -q up; }
+		wait_until 20 up
+		post "sandboxfs/commands/c${#how}/signal" "$how" | field '["success"]'
+		wait $client
+		! http "http://x/api/sandboxfs/commands/c${#how}/output" | grep never || false
+	done
+	wait_until 20 awake
 }
 
 @test "interrupts at any moment lose no state where there is no bash" {

@@ -271,7 +271,7 @@ has_module() { /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c "imp
 @test "deleting a context kills everything it has started" {
 	context a
 	[ "$(code a <<<"import subprocess; p = subprocess.Popen('setsid sh -c \"sleep $S & exit\"', shell=True); p.wait(); None")" = complete ]
-	sleeping
+	wait_until 20 sleeping
 	code a <<<'print("begun"); import time; time.sleep(1000)' >"$T/out" &
 	job=$!
 	begun() { grep -q begun "$T/out"; }

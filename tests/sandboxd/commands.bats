@@ -42,7 +42,7 @@ load rig
 @test "a background child that keeps the pipe does not hold the answer, and what it prints is kept" {
 	frames start "{\"id\":\"a\",\"command\":\"{ sleep $S; } & echo now\"}" >"$T/answer"
 	[ "$(cat "$T/answer")" = $'started\nexit 0' ]
-	sleeping
+	wait_until 20 sleeping
 	frames start '{"id":"b","command":"{ read x <fifo; echo late; } & mkfifo fifo; echo now"}' >/dev/null || :
 	mkfifo "$W/fifo2"
 	T=$T frames start '{"id":"c","command":"{ read x <fifo2; echo late; } & echo now"}' >"$T/answer"

@@ -35,7 +35,7 @@ load rig
 	# also of one whose command runs
 	post execute/stream '{"command":"sleep '$S'","sessionId":"s"}' >"$T/stream" 3>&- &
 	local stream=$!
-	wait_until 10 pgrep -f "sleep $S" >/dev/null
+	wait_until 10 sleeping
 	[ "$(post exists '{"path":"../b","sessionId":"s"}' | field '["exists"]')" = True ]
 	post session/delete '{"sessionId":"s"}'
 	wait "$stream"

@@ -191,7 +191,7 @@ b"' >/dev/null
 
 @test "a cancel ends the command and keeps the shell and its earlier jobs" {
 	says a "v=1; sleep $S & job=\$!" >/dev/null
-	sleeping
+	wait_until 20 sleeping
 	for how in '{"cancel":true}' '{"signal":"INT"}' '{"signal":"TERM"}' '{"signal":9}'; do
 		on "c${#how}" a "echo up; sleep 1000$S; echo never" >"$T/answer" &
 		client=$!
@@ -415,9 +415,9 @@ slow_shell() {
 
 @test "an interrupted command whose shell was lost says so" {
 	says a 'v=1' >/dev/null
-	in_session a "trap '' INT; echo up; while :; do :; done" >"$T/answer" &
+	in_session a "trap '' INT; >up; while :; do :; done" >"$T/answer" &
 	client=$!
-	wait_until 5 commands_in a 1
+	wait_until 20 test -e "$W/up"
 	post sandboxfs/session/signal '{"sessionId":"a","action":"interrupt"}' | field '["success"]'
 	wait $client
 	[ "$(field '["code"]' <"$T/answer")" = SESSION_TERMINATED ]

@@ -205,11 +205,13 @@ load rig
 		WRAP=(setpriv --reuid 54321 --regid 54321 --clear-groups --bounding-set=-all)
 	fi
 	serve --processes 60
-	frames start '{"id":"a","command":"f() { f | f & }; f; sleep 5"}' >/dev/null &
-	post execute '{"command":"ulimit -u"}' >"$T/limit"
+	frames start '{"id":"a","command":"f() { f | f & }; f; sleep 5"}' >"$T/answer" &
+	bomb=$!
+	wait_until 20 grep -q started "$T/answer"
+	[ "$(post execute '{"command":"ulimit -u"}' | field '["stdout"]')" = 60 ]
 	[ "$(http http://x/api/ping | field '["status"]')" = healthy ]
 	post sandboxfs/commands/a/signal '{"cancel":true}'
-	wait $!
+	wait "$bomb"
 }
 
 @test "nonsense is refused and nothing breaks" {

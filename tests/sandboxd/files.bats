@@ -190,7 +190,7 @@ saw() { grep -F "\"eventType\":\"$1\",\"path\":\"$W/$2\"" "$T/events"; }
 	! saw create w/d/e/g || false
 	rm "$W/w/dd/e/g"
 	wait_until 5 saw delete w/dd/e/g
-	! grep -F .git "$T/events" || false
+	! grep -F /.git "$T/events" || false
 	(cd "$W/w" && rm -r "$W/w" && wait_until 5 grep -q '"stopped"' "$T/events")
 	wait $watcher
 }

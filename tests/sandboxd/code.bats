@@ -288,8 +288,11 @@ has_module() { /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c "imp
 	context a
 	[ "$(code a <<<'1' | tail -n 1)" = complete ]
 	mkfifo "$W/go"
-	http --max-time 1 http://x/api/execute/code -d '{"context_id":"a","code":"open(\"begun\", \"w\"); open(\"go\").read(); x = 8"}' || :
-	[ -e "$W/begun" ]
+	curl -s --unix-socket "$T/s" http://x/api/execute/code -d '{"context_id":"a","code":"open(\"begun\", \"w\"); open(\"go\").read(); x = 8"}' &
+	client=$!
+	wait_until 20 test -e "$W/begun"
+	kill "$client"
+	wait_until 20 alone
 	echo >"$W/go"
 	[ "$(code a <<<'x')" = $'result text "8"\ncomplete' ]
 }

@@ -85,6 +85,8 @@ teardown() {
 gone() { ! kill -0 "$1" 2>/dev/null || [ "$(ps -o stat= -p "$1" | cut -c1)" = Z ]; }
 sleeping() { pgrep -f "^sleep $S" >/dev/null; }
 awake() { ! sleeping; }
+# Nobody is connected to the server: what is left of its socket is who listens.
+alone() { [ "$(grep -c "$T/s\$" /proc/net/unix)" = 1 ]; }
 
 http() { curl -s --max-time $((30 * SLOW)) --unix-socket "$T/s" "$@"; }
 # post ROUTE JSON: the body of the answer

@@ -196,7 +196,7 @@ has_module() { /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c "imp
 	post contexts/a/interrupt '{}'
 	wait "$first" "$second"
 	[[ $(cat "$T/out2") = 'error KeyboardInterrupt: '* ]]
-	wait_until 5 awake
+	wait_until 20 awake
 }
 
 @test "javascript is interrupted in a loop and in a wait" {
@@ -240,7 +240,7 @@ has_module() { /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c "imp
 	[ "$(code a <<<'1')" = $'result text "1"\ncomplete' ]
 	pid=$(code a <<<'import os; print(os.getpid())' | sed -n 's/stdout "\([0-9]*\).*/\1/p')
 	kill -9 "$pid"
-	wait_until 5 gone "$pid"
+	wait_until 20 gone "$pid"
 	[[ $(code a <<<'1') = 'error KernelDied: '*SIGKILL*'since the last run'* ]]
 	[ "$(code a <<<'1')" = $'result text "1"\ncomplete' ]
 	[ "$(code a <<<'x = 1')" = complete ]

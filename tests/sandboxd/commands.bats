@@ -37,7 +37,7 @@ load rig
 	[ "$(field '["exitCode"]' <<<"$output")" = 124 ]
 	[ "$(field '["stdout"]' <<<"$output")" = begun ]
 	[[ $(field '["stderr"]' <<<"$output") = *"Command timed out after 3000ms" ]]
-	wait_until 5 awake
+	wait_until 20 awake
 }
 
 @test "a background child that keeps the pipe does not hold the answer, and what it prints is kept" {
@@ -50,7 +50,7 @@ load rig
 	[ "$(cat "$T/out")" = now ]
 	echo >"$W/fifo2"
 	late() { http "http://x/api/sandboxfs/commands/c/output" | grep -q late; }
-	wait_until 5 late
+	wait_until 20 late
 }
 
 @test "the last bytes of a command are never lost" {
@@ -119,9 +119,9 @@ load rig
 @test "cancel ends the whole tree, deaf ones after two seconds" {
 	frames start "{\"id\":\"a\",\"command\":\"trap : TERM; setsid sleep $S & (trap '' TERM; sleep $S; sleep $S) & sleep $S; sleep $S\"}" >"$T/answer" &
 	client=$!
-	wait_until 5 sleeping
+	wait_until 20 sleeping
 	[ "$(post sandboxfs/commands/a/signal '{"cancel":true}' | field '["success"]')" = True ]
-	wait_until 5 awake
+	wait_until 10 awake
 	wait $client
 	[[ $(tail -n 1 "$T/answer") = "exit "*cancelled ]]
 	[ "$(status sandboxfs/commands/a/signal '{"cancel":true}')" = "404 COMMAND_NOT_FOUND" ]
@@ -134,7 +134,7 @@ load rig
 	read -r _ <"$W/ready"
 	post sandboxfs/commands/a/signal '{"signal":"SIGUSR1"}'
 	got() { http http://x/api/sandboxfs/commands/a/output | grep -q got; }
-	wait_until 5 got
+	wait_until 20 got
 	post sandboxfs/commands/a/signal '{"signal":2}'
 	wait $client
 	[ "$(http 'http://x/api/sandboxfs/commands/a/output?view=stdout')" = $'got\nend' ]
@@ -185,8 +185,8 @@ load rig
 	post process/start "{\"command\":\"trap '' TERM; (trap '' TERM; setsid sleep $S) & sleep $S\"}" >/dev/null
 	frames start "{\"id\":\"a\",\"command\":\"sleep $S\"}" >"$T/answer" &
 	client=$!
-	wait_until 5 sleeping
-	wait_until 5 grep -q started "$T/answer"
+	wait_until 20 sleeping
+	wait_until 20 grep -q started "$T/answer"
 	stop
 	wait $client
 	awake

@@ -172,7 +172,7 @@ load rig
 watching() { # JSON
 	http -N http://x/api/watch -d "$1" >"$T/events" &
 	watcher=$!
-	wait_until 5 grep -q '"watching"' "$T/events"
+	wait_until 20 grep -q '"watching"' "$T/events"
 }
 saw() { grep -F "\"eventType\":\"$1\",\"path\":\"$W/$2\"" "$T/events"; }
 
@@ -181,17 +181,17 @@ saw() { grep -F "\"eventType\":\"$1\",\"path\":\"$W/$2\"" "$T/events"; }
 	watching '{"path":"w"}'
 	mkdir -p "$W/w/d/e"
 	echo >"$W/w/d/e/f"
-	wait_until 5 saw create w/d/e/f
+	wait_until 20 saw create w/d/e/f
 	echo >"$W/w/.git/x"
 	mv "$W/w/d" "$W/w/dd"
-	wait_until 5 saw move_to w/dd
+	wait_until 20 saw move_to w/dd
 	echo >"$W/w/dd/e/g"
-	wait_until 5 saw create w/dd/e/g
+	wait_until 20 saw create w/dd/e/g
 	! saw create w/d/e/g || false
 	rm "$W/w/dd/e/g"
-	wait_until 5 saw delete w/dd/e/g
+	wait_until 20 saw delete w/dd/e/g
 	! grep -F /.git "$T/events" || false
-	(cd "$W/w" && rm -r "$W/w" && wait_until 5 grep -q '"stopped"' "$T/events")
+	(cd "$W/w" && rm -r "$W/w" && wait_until 20 grep -q '"stopped"' "$T/events")
 	wait $watcher
 }
 
@@ -200,7 +200,7 @@ saw() { grep -F "\"eventType\":\"$1\",\"path\":\"$W/$2\"" "$T/events"; }
 	watching '{"path":"w","include":["*.c"],"events":["create","attrib"]}'
 	touch "$W/w/a.h" "$W/w/a.c"
 	chmod 600 "$W/w/a.c"
-	wait_until 5 saw attrib w/a.c
+	wait_until 20 saw attrib w/a.c
 	saw create w/a.c
 	! grep -F a.h "$T/events" || false
 	kill $watcher
@@ -220,7 +220,7 @@ saw() { grep -F "\"eventType\":\"$1\",\"path\":\"$W/$2\"" "$T/events"; }
 	python3 -c 'import sys
 for i in range(5000): open("%s/w/%d" % (sys.argv[1], i), "w").close()' "$W"
 	all() { [ "$(grep -c '"create"' "$T/events")" = 5000 ] || grep -q '"error"' "$T/events"; }
-	wait_until 10 all
+	wait_until 30 all
 	kill $watcher
 }
 

@@ -6,7 +6,7 @@ ended() { ! running "$1"; }
 
 @test "a process is listed, has logs, and ends with its status" {
 	[ "$(post process/start '{"command":"echo out; echo err >&2; exit 2","processId":"p"}' | field '["processId"]')" = p ]
-	wait_until 5 ended p
+	wait_until 20 ended p
 	run http http://x/api/process/p
 	[ "$(field '["process"]["status"]' <<<"$output")" = failed ]
 	[ "$(field '["process"]["exitCode"]' <<<"$output")" = 2 ]
@@ -20,7 +20,7 @@ ended() { ! running "$1"; }
 
 @test "DELETE answers when the whole tree is dead" {
 	post process/start "{\"command\":\"sleep $S & setsid sleep $S & sleep $S\",\"processId\":\"p\"}"
-	wait_until 5 sleeping
+	wait_until 20 sleeping
 	[ "$(http -X DELETE http://x/api/process/p | field '["success"]')" = True ]
 	awake
 	[ "$(http http://x/api/process/p | field '["process"]["status"]')" = killed ]
@@ -29,7 +29,7 @@ ended() { ! running "$1"; }
 @test "kill-all kills what is listed and counts it" {
 	post process/start "{\"command\":\"sleep $S\"}"
 	post process/start "{\"command\":\"trap '' TERM INT; sleep $S\"}"
-	wait_until 5 sleeping
+	wait_until 20 sleeping
 	[ "$(http -X DELETE http://x/api/process/kill-all | field '["cleanedCount"]')" = 2 ]
 	awake
 }
@@ -39,7 +39,7 @@ ended() { ! running "$1"; }
 	[ "$(status process/start '{"command":"true","processId":"p"}')" = "409 RESOURCE_BUSY" ]
 	http -X DELETE http://x/api/process/p
 	post process/start '{"command":"echo two","processId":"p"}'
-	wait_until 5 ended p
+	wait_until 20 ended p
 	[ "$(http http://x/api/process/p/logs | field '["stdout"]')" = two ]
 }
 
@@ -103,6 +103,6 @@ while True:
 }
 
 @test "the relay passes bytes and half-closes both ways" {
-	run timeout 30 python3 "$BATS_TEST_DIRNAME/relay.py" "$T/s"
+	run timeout $((60 * SLOW)) python3 "$BATS_TEST_DIRNAME/relay.py" "$T/s"
 	[ "$status" = 0 ]
 }

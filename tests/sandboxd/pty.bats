@@ -16,7 +16,7 @@ pty() { S=$S timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/pty.py" "$T/s" "
 	frames start '{"id":"t","command":"stty size; tty >/dev/null; echo $TERM; read x; exit $x","terminal":{"cols":44,"rows":11},"env":{"TERM":"dumb"}}' >"$T/answer" &
 	client=$!
 	up() { http http://x/api/sandboxfs/commands/t/output | grep -q dumb; }
-	wait_until 5 up
+	wait_until 20 up
 	[ "$(http 'http://x/api/sandboxfs/commands/t/input?at=0' --data-binary $'5\n' | field '["typed"]')" = 2 ]
 	wait $client
 	[ "$(tail -n 1 "$T/answer")" = "exit 5" ]
@@ -30,20 +30,20 @@ pty() { S=$S timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/pty.py" "$T/s" "
 	frames start "{\"id\":\"t\",\"command\":\"pwd; echo A=\$A; sleep $S\",\"terminal\":{},\"sessionId\":\"a\"}" >"$T/answer" &
 	client=$!
 	up() { http http://x/api/sandboxfs/commands/t/output | tr -d '\r' | tr '\n' ' ' | grep -q '/usr A=1'; }
-	wait_until 5 up
+	wait_until 20 up
 	[ "$(post execute '{"command":"echo free","sessionId":"a"}' | field '["stdout"]')" = free ]
 	post session/delete '{"sessionId":"a"}' >/dev/null
 	wait $client
-	wait_until 5 awake
+	wait_until 20 awake
 }
 
 @test "a server with terminals stops at once" {
 	frames start "{\"id\":\"t\",\"command\":\"exec bash\",\"terminal\":{}}" >/dev/null &
 	client=$!
 	up() { http http://x/api/sandboxfs/commands/t | grep -q running; }
-	wait_until 5 up
+	wait_until 20 up
 	began=$EPOCHREALTIME
 	stop
 	wait $client || :
-	python3 -c "assert float('$EPOCHREALTIME') - float('$began') < 4 * ${SLOW}"
+	python3 -c "assert float('$EPOCHREALTIME') - float('$began') < 5 * ${SLOW}"
 }

@@ -5,6 +5,8 @@ import socket
 import sys
 import threading
 
+PATIENCE = 20 * int(os.environ.get("SLOW", "1"))
+
 
 def service(handle):
     listener = socket.socket()
@@ -14,7 +16,7 @@ def service(handle):
     def run():
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(10)
+            connection.settimeout(PATIENCE)
             handle(connection)
 
     threading.Thread(target=run, daemon=True).start()
@@ -23,7 +25,7 @@ def service(handle):
 
 def relay(port, early=b""):
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(10)
+    s.settimeout(PATIENCE)
     s.connect(sys.argv[1])
     s.sendall(
         b"GET /api/sandboxfs/relay/%d HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
@@ -73,8 +75,8 @@ def talk(c):
 s, status = relay(service(talk))
 s.recv(10)
 s.close()
-assert gone.wait(10)
+assert gone.wait(PATIENCE)
 heard = threading.Event()
 s, status = relay(service(lambda c: (read_all(c), heard.set())))
 s.close()
-assert heard.wait(10)
+assert heard.wait(PATIENCE)

@@ -29,7 +29,7 @@ serve() { # OPTIONS...
 	"${WRAP[@]}" "$sandboxd" --listen "unix:$T/s" --workspace "$W" --spool "$T/spool" "$@" \
 		>"$T/log" 2>&1 3>&- &
 	server=$!
-	wait_until 10 http -o /dev/null http://x/api/ping
+	wait_until 20 http -o /dev/null http://x/api/ping 2>/dev/null
 }
 
 setup() {
@@ -88,7 +88,7 @@ awake() { ! sleeping; }
 # Nobody is connected to the server: what is left of its socket is who listens.
 alone() { [ "$(grep -c "$T/s\$" /proc/net/unix)" = 1 ]; }
 
-http() { curl -s --max-time $((30 * SLOW)) --unix-socket "$T/s" "$@"; }
+http() { curl -sS --max-time $((90 * SLOW)) --unix-socket "$T/s" "$@"; }
 # post ROUTE JSON: the body of the answer
 post() { http "http://x/api/$1" -d "$2"; }
 # field JSON-PATH: of the JSON on stdin, in python's words
@@ -99,4 +99,4 @@ import json,sys
 body, status = sys.stdin.read().rsplit("\n", 1)
 try: print(status, json.loads(body).get("code"))
 except ValueError: print(status, body)'; }
-frames() { timeout $((30 * SLOW)) python3 "$BATS_TEST_DIRNAME/frames.py" "$T/s" "$@"; }
+frames() { timeout $((90 * SLOW)) python3 "$BATS_TEST_DIRNAME/frames.py" "$T/s" "$@"; }

@@ -97,7 +97,7 @@ b"' >/dev/null
 	says a true
 	kill -9 "$(state a '["pid"]')"
 	ended() { [ "$(state a '["state"]')" = ended ]; }
-	wait_until 5 ended
+	wait_until 20 ended
 	[ "$(says a 'pwd')" = "0 '/usr\\n' ''" ]
 }
 
@@ -134,7 +134,7 @@ b"' >/dev/null
 	mkfifo "$W/go"
 	http -N http://x/api/execute/stream -d '{"command":"echo first; read x <go; echo last","sessionId":"a"}' >"$T/events" &
 	client=$!
-	wait_until 5 grep -q '"data":"first' "$T/events"
+	wait_until 20 grep -q '"data":"first' "$T/events"
 	! grep -q '"data":"last' "$T/events" || false
 	echo >"$W/go"
 	wait $client
@@ -149,11 +149,11 @@ b"' >/dev/null
 	says a 'true' >/dev/null
 	in_session a 'read x <go' >/dev/null &
 	jobs=($!)
-	wait_until 5 commands_in a 1
+	wait_until 20 commands_in a 1
 	for i in 1 2 3 4 5 6; do
 		on "c$i" a "echo $i >>order" >/dev/null &
 		jobs+=($!)
-		wait_until 5 commands_in a $((i + 1))
+		wait_until 20 commands_in a $((i + 1))
 	done
 	[ "$(http http://x/api/sandboxfs/commands/c6 | field '["command"]["pid"]')" = 0 ]
 	[ "$(says b 'echo free')" = "0 'free\\n' ''" ]
@@ -182,10 +182,10 @@ b"' >/dev/null
 	[ "$(field '["exitCode"], d["stdout"], d["stderr"]' <<<"$output")" = "(124, 'begun\\n', 'Command timed out after 3000ms')" ]
 	[ "$(says a 'while :; do :; done' '{"timeoutMs":100}')" = "124 '' 'Command timed out after 100ms'" ]
 	[ "$(says a "f() { g; }; g() { while :; do sleep $S; done; }; f" '{"timeoutMs":100}')" = "124 '' 'Command timed out after 100ms'" ]
-	wait_until 5 awake
+	wait_until 20 awake
 	[ "$(says a 'pwd; echo $v')" = "0 '/usr\\n1\\n' ''" ]
 	[ "$(says a "(trap '' INT TERM; sleep $S; echo no; sleep $S)" '{"timeoutMs":100}')" = "124 '' 'Command timed out after 100ms'" ]
-	wait_until 8 awake
+	wait_until 20 awake
 	[ "$(says a 'pwd; echo $v')" = "0 '/usr\\n1\\n' ''" ]
 	post session/create '{"id":"t","commandTimeoutMs":150}' >/dev/null
 	[ "$(says t "sleep $S")" = "124 '' 'Command timed out after 150ms'" ]
@@ -198,7 +198,7 @@ b"' >/dev/null
 		on "c${#how}" a "echo up; sleep 1000$S; echo never" >"$T/answer" &
 		client=$!
 		up() { http "http://x/api/sandboxfs/commands/c${#how}/output" | grep -q up; }
-		wait_until 5 up
+		wait_until 20 up
 		post "sandboxfs/commands/c${#how}/signal" "$how" | field '["success"]'
 		wait $client
 		[[ $(tail -n 1 "$T/answer") = "exit 1"* ]] || { cat "$T/answer"; false; }
@@ -213,18 +213,18 @@ b"' >/dev/null
 	[ "$(status sandboxfs/session/signal '{"sessionId":"a","action":"interrupt"}')" = "404 COMMAND_NOT_FOUND" ]
 	in_session a "sleep $S" >"$T/answer" &
 	client=$!
-	wait_until 5 sleeping
+	wait_until 20 sleeping
 	post sandboxfs/session/signal '{"sessionId":"a","action":"interrupt"}' | field '["success"]'
 	wait $client
 	[ "$(field '["exitCode"]' <"$T/answer")" = 130 ]
 	[ "$(says a 'echo $v')" = "0 '1\\n' ''" ]
 	in_session a "sleep $S" >"$T/answer" &
 	client=$!
-	wait_until 5 sleeping
+	wait_until 20 sleeping
 	post sandboxfs/session/signal '{"sessionId":"a","action":"kill"}' | field '["success"]'
 	wait $client
 	[ "$(field '["code"]' <"$T/answer")" = SESSION_TERMINATED ]
-	wait_until 5 awake
+	wait_until 20 awake
 	[ "$(state a '["state"], d["session"]["exitCode"]')" = "('ended', 137)" ]
 	[ "$(status sandboxfs/session/signal '{"sessionId":"a","action":"kill"}')" = "404 COMMAND_NOT_FOUND" ]
 	[ "$(status sandboxfs/session/signal '{"sessionId":"none","action":"kill"}')" = "500 INTERNAL_ERROR" ]
@@ -237,10 +237,10 @@ b"' >/dev/null
 	in_session a 'read x <go' >/dev/null &
 	first=$!
 	running() { [ "$(state a '["commands"]')" = 1 ]; }
-	wait_until 5 running
+	wait_until 20 running
 	on w a 'touch ran' >"$T/answer" &
 	client=$!
-	wait_until 5 commands_in a 2
+	wait_until 20 commands_in a 2
 	post sandboxfs/commands/w/signal '{"cancel":true}' | field '["success"]'
 	wait $client
 	[ "$(tail -n 1 "$T/answer")" = "exit 143 cancelled" ]
@@ -270,7 +270,7 @@ b"' >/dev/null
 	in_session a 'echo >go; wait; echo done' >"$T/answer"
 	[ "$(field '["stdout"]' <"$T/answer")" = done ]
 	late() { http http://x/api/sandboxfs/commands/b/output | grep -q late; }
-	wait_until 5 late
+	wait_until 20 late
 }
 
 @test "long scripts, scripts with an interpreter, and nothing left in the spool" {
@@ -288,7 +288,7 @@ b"' >/dev/null
 	says a 'cd /usr; export A=1' >/dev/null
 	post process/start "{\"command\":\"pwd; echo \$A \$B; exec sleep $S\",\"processId\":\"p\",\"sessionId\":\"a\",\"env\":{\"B\":\"2\"}}" | field '["pid"]'
 	logs() { [ "$(http http://x/api/process/p/logs | field '["stdout"]')" = $'/usr\n1 2' ]; }
-	wait_until 5 logs
+	wait_until 20 logs
 	# the session's turn is free
 	[ "$(says a 'echo free')" = "0 'free\\n' ''" ]
 	post session/delete '{"sessionId":"a"}' >/dev/null
@@ -303,13 +303,13 @@ b"' >/dev/null
 	says a "(trap '' INT TERM HUP; sleep $S; sleep $S) & true" >/dev/null
 	in_session a "sleep $S; echo no" >"$T/answer" &
 	running=$!
-	wait_until 5 commands_in a 1
+	wait_until 20 commands_in a 1
 	in_session a "echo no" >"$T/answer2" &
 	waiting=$!
-	wait_until 5 commands_in a 2
-	wait_until 5 sleeping
+	wait_until 20 commands_in a 2
+	wait_until 20 sleeping
 	post session/delete '{"sessionId":"a"}' >/dev/null
-	wait_until 2 awake
+	wait_until 10 awake
 	wait $running $waiting
 	[ "$(field '["code"], d["httpStatus"]' <"$T/answer")" = "('SESSION_DESTROYED', 410)" ]
 	[ "$(field '["code"]' <"$T/answer2")" = SESSION_DESTROYED ]
@@ -317,7 +317,7 @@ b"' >/dev/null
 	[ "$(says a 'echo anew')" = "0 'anew\\n' ''" ]
 	post session/delete '{"sessionId":"a"}' >/dev/null
 	post session/delete '{"sessionId":"other"}' >/dev/null
-	wait_until 5 childless
+	wait_until 20 childless
 }
 
 @test "one session made, used and deleted fifty times leaves nothing" {
@@ -327,7 +327,7 @@ b"' >/dev/null
 		post session/delete '{"sessionId":"a"}' >/dev/null
 	done
 	[ "$(http http://x/api/session/list | field '["data"]')" = "[]" ]
-	wait_until 5 childless
+	wait_until 20 childless
 	[ -z "$(ls "$T/spool")" ]
 }
 
@@ -335,12 +335,12 @@ b"' >/dev/null
 	says a "v=1" >/dev/null
 	in_session b "sleep $S" >/dev/null &
 	client=$!
-	wait_until 5 sleeping
+	wait_until 20 sleeping
 	began=$EPOCHREALTIME
 	stop
 	wait $client || :
 	awake
-	python3 -c "import sys; assert float('$EPOCHREALTIME') - float('$began') < 2.5 * ${SLOW}"
+	python3 -c "import sys; assert float('$EPOCHREALTIME') - float('$began') < 5 * ${SLOW}"
 }
 
 without_bash() {
@@ -360,7 +360,7 @@ without_bash() {
 	done
 	[[ $(says a 'echo ${none:?not there}; echo no') = "2 '' "*"not there"* ]]
 	[[ $(says a "sleep $S; echo no" '{"timeoutMs":200}') = "124 '' "*"timed out after 200ms'" ]]
-	wait_until 5 awake
+	wait_until 20 awake
 	[[ $(says a 'while :; do :; done' '{"timeoutMs":200}') = "124 '' "*"timed out after 200ms'" ]]
 	[ "$(says a 'echo $V $X' '{"env":{"X":"7"}}')" = "0 '2 7\\n' ''" ]
 	[ "$(says a 'exit 3')" = "3 '' ''" ]
@@ -370,14 +370,14 @@ without_bash() {
 	[ "$(says a 'pwd; echo $E')" = "0 '$W/d\\n1\\n' ''" ]
 	[ "$(says a 'kill -9 $$')" = SESSION_TERMINATED ]
 	post session/delete '{"sessionId":"a"}' | field '["success"]'
-	wait_until 5 childless
+	wait_until 20 childless
 }
 
 interrupted() { # [LIBRARY]
 	timeout $((50 * SLOW)) python3 "$BATS_TEST_DIRNAME/interrupts.py" "$T/s" "$@"
 	post session/delete '{"sessionId":"a"}' >/dev/null
 	post session/delete '{"sessionId":"b"}' >/dev/null
-	wait_until 5 childless
+	wait_until 20 childless
 	[ -z "$(ls "$T/spool")" ]
 }
 

@@ -20,7 +20,13 @@
 #include "routes.h"
 #include "text.h"
 
-enum { TIMEOUT_MS = 600000, PIECE = 32 << 10, STDERR_MAX = 64 << 10, ID_MAX = 128 };
+enum {
+	TIMEOUT_MS = 600000,
+	PIECE = 32 << 10,
+	STDERR_MAX = 64 << 10,
+	ID_MAX = 128,
+	CLEAN_MS = 6000 /* from TERM to the death of the last */
+};
 
 static const char operation[] = "git.clone";
 
@@ -327,6 +333,8 @@ static struct json_object *clone_answer(
 	struct command *c = g->command;
 	AUTO_BUF said = BUF_INIT;
 	AUTO_BUF branch = BUF_INIT;
+	/* A git that was ended takes away what it has made, maybe after its shell: who is told may try again at once. */
+	(void)command_wait_dead(c, text_monotonic_ms() + CLEAN_MS);
 	*code = ERR_UNKNOWN;
 	if (c->exit_code == 0) {
 		struct json_object *o = answer_new();

@@ -118,3 +118,22 @@ refusing() {
 	wait "$web" || :
 	[ ! -e "$W/x" ]
 }
+
+@test "a clone that is ended has taken away its files when that is told" {
+	command -v unshare >/dev/null && unshare -rm true || skip "no mount namespaces"
+	# a git that takes its time for it
+	cat >"$T/git" <<-'SH'
+		#!/bin/bash
+		trap 'sleep 1; rm -r x; exit 1' TERM
+		mkdir x
+		touch x/f
+		sleep 1000
+	SH
+	chmod 755 "$T/git"
+	stop
+	# shellcheck disable=SC2016
+	WRAP=(unshare -rm sh -c 'mount --bind "$0" "$(realpath /usr/bin/git)" && exec "$@"' "$T/git")
+	serve
+	[ "$(status git/checkout '{"repoUrl":"http://127.0.0.1:1/x.git","timeoutMs":2000}')" = "502 GIT_NETWORK_ERROR" ]
+	[ ! -e "$W/x" ]
+}

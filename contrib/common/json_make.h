@@ -50,6 +50,16 @@ static inline bool json_add_as(struct json_object *o, const char *key, struct js
 	return (o && json_object_object_add(o, key, NULL) == 0) || json_tear(o, NULL);
 }
 
+/*
+ * A copy in *to, for who may put it while another thread uses the first: json-c counts references without a lock. NULL is copied as NULL.
+ * False: out of memory.
+ */
+static inline bool json_copy(struct json_object *from, struct json_object **to)
+{
+	*to = NULL;
+	return !from || json_object_deep_copy(from, to, NULL) == 0;
+}
+
 /* As json_add, at the end of a list. */
 static inline bool json_append(struct json_object *list, struct json_object *value)
 {

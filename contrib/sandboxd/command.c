@@ -22,6 +22,7 @@
 #include "command_pump.h"
 #include "commands.h"
 #include "environment.h"
+#include "json_make.h"
 #include "script.h"
 #include "session.h"
 #include "text.h"
@@ -101,12 +102,11 @@ static int command_fill(struct command *c, const struct command_spec *spec)
 			c->id = NULL;
 	}
 	c->text = malloc(spec->size + 1);
-	if (!c->id || !c->text)
+	if (!c->id || !c->text || !json_copy(spec->env, &c->env))
 		return -ENOMEM;
 	memcpy(c->text, spec->text, spec->size);
 	c->text[spec->size] = '\0';
 	c->text_size = spec->size;
-	c->env = json_object_get(spec->env);
 	c->timeout_ms = spec->timeout_ms;
 	c->timeout_note = spec->timeout_note;
 	c->listed = spec->listed;

@@ -154,7 +154,7 @@ static struct context *context_make(struct interpreter *t, const struct context_
 	c->server = t->server;
 	c->last = &c->first;
 	c->language = spec->language;
-	c->env = json_object_get(spec->env);
+	bool env = json_copy(spec->env, &c->env);
 	c->id = spec->id ? strdup(spec->id) : uuid_make();
 	c->cwd = strdup(spec->cwd);
 	c->mark = uuid_make();
@@ -162,7 +162,7 @@ static struct context *context_make(struct interpreter *t, const struct context_
 	c->executor = (struct executor){.channel = -1, .pidfd = -1};
 	pthread_mutex_init(&c->lock, NULL);
 	(void)timed_cond_init(&c->changed); /* CLOCK_MONOTONIC is always there */
-	if (c->id && c->cwd && c->mark && c->wake >= 0)
+	if (c->id && c->cwd && c->mark && env && c->wake >= 0)
 		return c;
 	context_put(c);
 	return NULL;
@@ -346,11 +346,8 @@ struct json_object *context_describe(struct context *c)
 										   : "starting"));
 	if (c->kernel)
 		json_add(o, "kernel", text_json_str(c->kernel));
-	/* A copy: references are counted without a lock, and this answer is put without ours. */
-	struct json_object *missing = NULL;
-	if (c->missing && json_object_deep_copy(c->missing, &missing, NULL) < 0)
-		missing = NULL;
-	if (c->missing)
+	struct json_object *missing;
+	if (!json_copy(c->missing, &missing) || missing) /* this answer is put without our lock */
 		json_add(o, "missing", missing);
 	return o;
 }

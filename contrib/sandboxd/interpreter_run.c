@@ -93,11 +93,11 @@ int run_new(struct context *c, const char *run_id, const char *code, size_t n,
 	r->context = c;
 	r->references = 2;
 	r->timeout_ms = timeout_ms;
-	r->variables = json_object_get(variables);
+	bool whole = json_copy(variables, &r->variables);
 	r->size = n;
 	r->id = run_id ? strdup(run_id) : NULL;
 	r->code = code ? malloc(n + 1) : NULL;
-	if ((run_id && !r->id) || (code && !r->code)) {
+	if (!whole || (run_id && !r->id) || (code && !r->code)) {
 		run_free(r);
 		return -ENOMEM;
 	}

@@ -118,8 +118,10 @@ wrong() {
 	[ "$line" = $((6 + ${#S})) ]
 	mkdir "$C/sessions/a"
 	echo "OTHER=hidden$S" >"$C/sessions/a/env"
-	! other 'cat /proc/[0-9]*/cmdline' | tr '\0' ' ' | grep "hidden$S" | grep -v grep || false
-	! ps -eo args | grep -v grep | grep "hidden$S" || false
+	other 'cat /proc/[0-9]*/cmdline' | tr '\0' '\n' >"$T/there"
+	grep -q . "$T/there"
+	ps -eo args >"$T/here"
+	! grep "hidden$S" "$T/there" "$T/here" || false
 	exec 5>&-
 	run bash -c "cat > $C/exec.json" <<<'{"command":"x","cwd":"/no/such"}'
 	! grep -q "hidden$S" "$C/error" "$MNT/ctl/log" || false

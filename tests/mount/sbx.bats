@@ -96,21 +96,22 @@ y' '\n' '' '$HOME' '`id`' '*' 'tail
 	[ "$output" = "$S" ]
 	wait_until 5 gone_inside
 }
-gone_inside() { [ -z "$(other "pgrep -af '[ ]$S' || :")" ]; }
+gone_inside() { [ "$(other "pgrep -fc '[ ]$S'")" = 0 ]; }
 
 @test "^C in a terminal ends the command and not the terminal" {
 	cat >"$T/expect" <<-'E'
 		set timeout 20
+		proc want {what} { expect $what {} timeout { puts "missed: $what"; exit 99 } }
 		spawn bash --norc
 		send "sbx exec $env(BOX) -- sh -c 'echo u''p; sleep $env(NUMBER)'; echo status=\$?\r"
-		expect "\nup"
+		want "\[\r\n\]up"
 		send "\003"
-		expect -re "status=130"
+		want "status=130"
 		send "exit\r"
 		expect eof
 	E
-	BOX=$NAME NUMBER=$S within 30 expect "$T/expect"
-	wait_until 5 gone_inside
+	BOX=$NAME NUMBER=$S within 60 expect "$T/expect"
+	wait_until 10 gone_inside
 }
 
 # bats test_tags=server

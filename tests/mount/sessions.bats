@@ -11,7 +11,10 @@ s() {
 	cat <&"$f" || { exec {f}>&-; return 125; }
 	rc=$(cat "$dir/runs/$n/exit")
 	exec {f}>&-
-	return "$rc"
+	case $rc in
+	'' | *[!0-9]*) echo "exit is '$rc'" >&2; return 125 ;;
+	*) return "$rc" ;;
+	esac
 }
 state_is() { [ "$(cat "$C/sessions/$1/ctl")" = "$2" ]; }
 list() { ls "$C/sessions" | grep -vx new | tr '\n' ' '; }

@@ -73,8 +73,18 @@ private_directory() {
 
 # Another server than local: is a sandboxd of the test's own; server_bwrap and server_args are more words for either.
 start_server() { # unix|tcp
-	local port
+	local try
 	mkdir -p "$T/ws"
+	# what was a free port may be another's when it is to be listened at
+	for try in 1 2 3; do
+		try_server "$1"
+		[ -z "$server_pid" ] || break
+	done
+	[ -n "$server_pid" ] || { cat "$T/server.log"; return 1; }
+	echo "$server_pid" >>"$T/pids"
+}
+try_server() { # unix|tcp: server_pid is empty if it has ended
+	local port
 	case $1 in
 	unix)
 		url=unix:$T/server.sock
@@ -105,10 +115,10 @@ start_server() { # unix|tcp
 		bwrap "${bind[@]}" --bind "$T/ws" /workspace "${server_bwrap[@]}" --die-with-parent \
 		"$sandboxd" "$@" --workspace /workspace "${server_args[@]}" >"$T/server.log" 2>&1 3>&- &
 	local outer=$!
-	wait_until 10 ping_server
-	server_pid=$(pgrep -P $outer -x sandboxd)
-	echo "$server_pid" >>"$T/pids"
+	wait_until 10 pings_or_gone $outer
+	server_pid=$(pgrep -P $outer -x sandboxd || :)
 }
+pings_or_gone() { gone "$1" || ping_server; }
 ping_server() { curl_server /api/ping >/dev/null 2>&1; }
 curl_server() { # PATH [CURL-OPTION]...
 	local path=$1
@@ -369,7 +379,7 @@ setup() {
 }
 
 teardown() {
-	local all bad=0 m p names=
+	local all bad=0 m p names= running
 	[ -n "${T:-}" ] || return 0
 	cd /
 	if [ -n "${BRIDGE_PID:-}" ]; then
@@ -420,7 +430,12 @@ teardown() {
 		}
 	fi
 	if [ -f "$T/pids" ]; then
-		while read -r p; do kill "$p" 2>/dev/null || :; done <"$T/pids"
+		# by now the number may be another program's
+		running=$'\n'$(jobs -pr)$'\n'
+		while read -r p; do
+			[[ $running == *$'\n'"$p"$'\n'* ]] || still_there "$(grep "^$p:" <<<"$all")" || continue
+			kill "$p" 2>/dev/null || :
+		done <"$T/pids"
 	fi
 	# shellcheck disable=SC2086
 	wait_until 15 none_left $all || {

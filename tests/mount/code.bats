@@ -427,7 +427,7 @@ P()' >"$T/said"
 @test "a display of a million values is left out, and takes no memory here or there" {
 	need has python3
 	local daemon
-	daemon=$(pgrep -f "^[^ ]*/sandboxfs .*$MNT\$" | head -n 1)
+	daemon=$(fs_pid)
 	code python 'class P:
     def _repr_json_(self): return [{}] * 1000000
     def __repr__(self): return "many"

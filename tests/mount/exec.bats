@@ -162,8 +162,10 @@ for i in range(300): sys.stdout.buffer.write(chr(0x20ac).encode()[i % 3:i % 3 + 
 	[ "$(cat "$W"/out* | sort -n | xargs)" = "$(seq -s ' ' 50)" ]
 }
 
-nothing_sleeps() { [ "$(other "pgrep -cf '[s]leep $S'")" = 0 ]; }
-sleeps() { ! nothing_sleeps; }
+# By the whole command line: where the sandbox sees this machine's processes, shells of the test name the command as well.
+count_is() { [ "$(other "pgrep -fxc '$2'")" = "$1" ]; }
+nothing_sleeps() { count_is 0 "sleep $S"; }
+sleeps() { count_is 1 "sleep $S"; }
 # bats test_tags=server
 @test "^C ends a sleep 1000 within a second and nothing of it stays in the sandbox (rows 5 and 13)" {
 	bash -c "echo 'sleep $S' > $C/exec" 3>&- &
@@ -371,7 +373,6 @@ json() { # REQUEST: the events of one call
 	echo 'kill KILL' >"$C/processes/b/ctl"
 	within 10 cat "$C/processes/b/wait"
 }
-count_is() { [ "$(other "pgrep -fxc '$2'")" = "$1" ]; }
 
 @test "a process that dies by itself is never shown as running (row 15)" {
 	mkdir "$C/processes/p"
@@ -417,9 +418,8 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 
 # bats test_tags=server
 @test "wait-port waits for a server, and its port is reached through ports/ even if bound to loopback" {
-	local p=$C/processes/web url port=$((20000 + RANDOM % 20000))
-	mkdir "$p"
-	echo "exec python3 -u -m http.server -b 127.0.0.1 $port" >"$p/cmd"
+	local p=$C/processes/web url port
+	serve 127.0.0.1
 	echo hello-page >"$W/page"
 	within 20 bash -c "echo $port > $p/wait-port"
 	echo web-app >"$C/ports/$port"
@@ -433,6 +433,26 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 	within 10 cat "$p/wait"
 	run within 10 bash -c "echo $port > $p/wait-port"
 	[[ $output == *'No child processes'* ]]
+}
+# serve ADDRESS: process web, an HTTP server at a port that was free there, in $port. It listens a moment after it has said which.
+serve() {
+	cat >"$W/serve.py" <<-'E'
+		import http.server, sys, time
+		s = http.server.ThreadingHTTPServer((sys.argv[1], 0), http.server.SimpleHTTPRequestHandler, False)
+		s.allow_reuse_address = False
+		s.server_bind()
+		print("port", s.server_port)
+		time.sleep(0.5)
+		s.server_activate()
+		s.serve_forever()
+	E
+	mkdir "$C/processes/web"
+	echo "exec python3 -u serve.py $1" >"$C/processes/web/cmd"
+	exec 5<>"$C/processes/web/wait-log"
+	echo '^port (\d+)' >&5
+	read -r port <&5
+	read -r port <&5
+	exec 5>&-
 }
 
 @test "wait, follow, wait-port and wait-log of what is not started are ESRCH at once and say why a start failed" {
@@ -477,11 +497,10 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 }
 
 @test "an idle preview port lets a large answer through" {
-	local port=$((20000 + RANDOM % 20000))
-	mkdir "$C/processes/web"
+	local port
+	serve 0.0.0.0
 	head -c 20000000 /dev/urandom >"$W/blob"
-	echo "exec python3 -u -m http.server $port" >"$C/processes/web/cmd"
-	echo "$port timeout=20" >"$C/processes/web/wait-port"
+	echo "$port timeout=$((20 * SLOW))" >"$C/processes/web/wait-port"
 	touch "$C/ports/$port"
 	curl -sS -m 30 -o "$T/blob" "$(cat "$C/ports/$port")/blob"
 	cmp "$T/blob" "$W/blob"

@@ -55,6 +55,7 @@ shows() { wait_until 15 on_screen "$1"; }
 	cat "$D/ctl" >"$T/size" && cat "$T/size" >"$D/ctl"
 }
 
+sleeping() { [ "$(other "pgrep -fxc 'sleep $S'")" = "$1" ]; }
 # bats test_tags=server
 @test "^C interrupts the command and leaves the shell; signal reaches the program" {
 	pty
@@ -220,13 +221,12 @@ shows() { wait_until 15 on_screen "$1"; }
 	pty
 	screen
 	printf 'sleep %s & sleep %s\r' "$S" "$S" >"$D/data"
-	running() { [ "$(other 'pgrep -xc sleep')" = "$1" ]; }
-	wait_until 10 running 2
+	wait_until 10 sleeping 2
 	rmdir "$D"
 	wait_until 10 gone $reader
 	run cat "$D/data"
 	[ "$status" -ne 0 ]
-	wait_until 10 running 0
+	wait_until 10 sleeping 0
 }
 
 @test "env holds for terminals too" {

@@ -18,6 +18,7 @@ s() {
 }
 state_is() { [ "$(cat "$C/sessions/$1/ctl")" = "$2" ]; }
 list() { ls "$C/sessions" | grep -vx new | tr '\n' ' '; }
+nothing_sleeps() { [ "$(other "pgrep -fxc 'sleep $S'")" = 0 ]; }
 
 # bats test_tags=server
 @test "directory, variables, functions, options and umask persist in a session, by bash and by dash" {
@@ -156,9 +157,9 @@ refused() {
 	/usr/bin/python3 -c 'import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 fd = os.open(sys.argv[1], os.O_WRONLY)
-os.write(fd, b"touch up; sleep 100000\n")
+os.write(fd, b"touch up; sleep %s\n" % sys.argv[2].encode())
 try: os.close(fd)
-except KeyboardInterrupt: pass' "$C/sessions/a/exec" &
+except KeyboardInterrupt: pass' "$C/sessions/a/exec" "$S" &
 	pid=$!
 	wait_until 10 test -e "$W/up"
 	kill -INT $pid
@@ -168,7 +169,7 @@ except KeyboardInterrupt: pass' "$C/sessions/a/exec" &
 	state_is a alive
 	# nothing to interrupt is no error
 	echo interrupt >"$C/sessions/a/ctl"
-	[ "$(other 'pgrep -fc "[s]leep 100000"')" = 0 ]
+	wait_until 10 nothing_sleeps
 }
 
 # bats test_tags=server

@@ -63,6 +63,7 @@ sleeping() { [ "$(other "pgrep -fxc 'sleep $S'")" = "$1" ]; }
 	type 'echo star""ted\r'
 	printf 'sleep %s\r' "$S" >"$D/data"
 	shows '^started'
+	wait_until 10 sleeping 1 # between two commands of a shell it may end neither
 	type '\003'
 	type 'echo af""ter $?\r'
 	shows '^after 130'
@@ -212,7 +213,7 @@ sleeping() { [ "$(other "pgrep -fxc 'sleep $S'")" = "$1" ]; }
 	pty
 	cat "$D/wait" >"$T/out" &
 	local pid=$!
-	wait_until 10 test -e "$T/out"
+	wait_until 10 grep -qF '(cat) S' "/proc/$pid/stat"
 	kill $pid
 	wait_until 5 gone $pid
 }
@@ -249,6 +250,7 @@ sleeping() { [ "$(other "pgrep -fxc 'sleep $S'")" = "$1" ]; }
 	shows '^<>'
 	shows '^20 90'
 	kill $reader
+	wait_until 10 gone $reader
 	unmount --kill
 }
 

@@ -332,9 +332,11 @@ E
 	sbx events -- d recursive=no >"$T/d" 3>&- &
 	one=$!
 	printf "%s\n" "$all" "$one" >>"$T/pids"
-	wait_until 10 bash -c "sbx exec -- touch d/ready; grep -q ready $T/d && grep -q ready $T/all"
+	wait_until 30 bash -c "sbx exec -- touch d/ready; grep -q ready $T/d && grep -q ready $T/all"
 	sbx exec -- sh -c 'mv d/ready d/steady; mkdir d/e; touch d/e/deep outside'
 	wait_until 10 grep -q "$(printf '^create\toutside')" "$T/all"
+	sbx exec -- touch d/last
+	wait_until 10 grep -q "$(printf '^create\td/last')" "$T/d"
 	grep -q "$(printf '^move\td/ready\td/steady')" "$T/d"
 	! grep -q 'deep\|outside' "$T/d" || false
 	kill "$all" "$one" # not by the numbers of jobs: the first is the test's own time limit

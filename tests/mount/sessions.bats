@@ -384,7 +384,7 @@ except KeyboardInterrupt: pass' "$C/sessions/a/exec" "$S" &
 	read -r line <&5
 	within 10 rmdir "$C/sessions/a"
 	run within 10 cat <&5
-	[ "$(other "pgrep -fc '[s]leep $S'")" = 0 ]
+	wait_until 10 nothing_sleeps
 	# a line to a session that is gone makes none
 	run bash -c 'echo true >&5'
 	[ "$status" != 0 ]

@@ -21,7 +21,7 @@ bats_require_minimum_version 1.5.0
 
 # wait_until SECONDS COMMAND...: asks again until it succeeds; the deadline failing is the test's failure.
 wait_until() {
-	local deadline=$((SECONDS + $1 * SLOW)) pause
+	local deadline=$((SECONDS + $1 * SLOW + 1)) pause # the second that it is now may be over at once
 	shift
 	exec {pause}<> <(:)
 	until "$@"; do
@@ -408,7 +408,7 @@ teardown() {
 	fi
 	let_go
 	for m in $(awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/mounts | tac); do
-		timeout -k 5 40 "$sandboxfs" -u --kill "$m" >"$T/unmount.log" 2>&1 || {
+		timeout -k 5 $((40 * SLOW)) "$sandboxfs" -u --kill "$m" >"$T/unmount.log" 2>&1 || {
 			echo "sandboxfs -u $m failed: $(cat "$T/unmount.log")"
 			bad=1
 		}

@@ -96,6 +96,8 @@ list() { ls "$K" | grep -vx new | tr '\n' ' '; }
 @test "a plot is a picture, png or svg, and a data frame a table with two forms" {
 	need has_module matplotlib
 	need has_module pandas
+	# its list of fonts, of which it says in stderr that it makes it, if that takes long
+	x "python3 -c 'import matplotlib.font_manager'"
 	code python >/dev/null <<-'PY'
 		import matplotlib.pyplot as plt, pandas as pd
 		_ = plt.plot([1, 2, 3]); plt.title("a title with letters"); plt.show()

@@ -133,32 +133,41 @@ for i in range(300): sys.stdout.buffer.write(chr(0x20ac).encode()[i % 3:i % 3 + 
 
 # bats test_tags=server
 @test "50 commands at once from 50 shells: each gets its own output (rows 21 and 4)" {
-	local i pids=() began=$SECONDS
+	local i pids=()
+	mkdir "$W/at"
 	for i in $(seq 50); do
 		(
 			n=
-			exec 5<>"$C/exec" && read -r n <&5 && echo "sleep 1; seq $i 1000" >&5 && cat <&5 >"$T/out$i"
+			exec 5<>"$C/exec" && read -r n <&5 && echo "$(meet $i); seq $i 1000" >&5 && cat <&5 >"$T/out$i"
 			[ "$(cat "$C/runs/$n/exit")" = 0 ]
 			exec 5>&-
 		) 3>&- &
 		pids+=($!)
 	done
+	all_meet 50
 	for i in "${pids[@]}"; do wait "$i" || { echo "a shell failed"; return 1; }; done
 	for i in $(seq 50); do
 		cmp "$T/out$i" <(seq "$i" 1000) || { echo "$i mixed"; return 1; }
 	done
-	((SECONDS - began < 25 * SLOW))
 }
+# meet NUMBER: shell text that goes on when all_meet has seen all of them there: only commands that run at once come so far.
+meet() { echo ": >at/$1; until [ -e go ]; do sleep 0.5; done"; }
+all_meet() { # HOW-MANY
+	wait_until 60 all_there "$1"
+	: >"$W/go"
+}
+all_there() { [ "$(ls "$W/at" | wc -l)" = "$1" ]; }
 
 @test "50 writes to exec at once do not wait for each other" {
-	local i pids=() began=$SECONDS
+	local i pids=()
+	mkdir "$W/at"
 	for i in $(seq 50); do
 		# not as its last command: a close by a process that exits is answered at once
-		(echo "sleep 2; echo $i > out$i" >"$C/exec"; :) 3>&- &
+		(echo "$(meet $i); echo $i > out$i" >"$C/exec"; :) 3>&- &
 		pids+=($!)
 	done
+	all_meet 50
 	wait "${pids[@]}"
-	((SECONDS - began < 30 * SLOW))
 	[ "$(cat "$W"/out* | sort -n | xargs)" = "$(seq -s ' ' 50)" ]
 }
 
@@ -168,15 +177,21 @@ nothing_sleeps() { count_is 0 "sleep $S"; }
 sleeps() { count_is 1 "sleep $S"; }
 # bats test_tags=server
 @test "^C ends a sleep 1000 within a second and nothing of it stays in the sandbox (rows 5 and 13)" {
-	bash -c "echo 'sleep $S' > $C/exec" 3>&- &
-	local pid=$! began
-	wait_until 10 sleeps
-	began=$(date +%s%N)
-	# ^C reaches every process of the foreground group; a background child ignores INT, so TERM stands for it
-	kill -TERM $pid
-	wait $pid || :
-	(($(date +%s%N) - began < 1000000000 * SLOW))
-	wait_until 3 nothing_sleeps
+	local pid began took i
+	for i in 1 2 3; do
+		bash -c "echo 'sleep $S' > $C/exec" 3>&- &
+		pid=$!
+		wait_until 10 sleeps
+		began=$(date +%s%N)
+		# ^C reaches every process of the foreground group; a background child ignores INT, so TERM stands for it
+		kill -TERM $pid
+		wait $pid || :
+		took=$(($(date +%s%N) - began))
+		wait_until 10 nothing_sleeps
+		# this machine may have been busy with something else, once
+		((took >= 1000000000 * SLOW)) || break
+	done
+	((took < 1000000000 * SLOW))
 	[ "$(x 'echo next')" = next ]
 }
 
@@ -186,22 +201,27 @@ sleeps() { count_is 1 "sleep $S"; }
 		set timeout $((10 * SLOW))
 		spawn -noecho bash --norc --noprofile
 		send "PS1='rea''dy> '\r"
-		expect "ready> "
-		send "echo 'echo begun > begun; sleep $S' > $C/exec\r"
-		set began [clock milliseconds]
-		while {![file exists $W/begun]} {
-			if {[clock milliseconds] - \$began > $((10000 * SLOW))} { exit 4 }
-			after 50
+		expect "ready> " {} timeout { exit 2 }
+		# this machine may be busy with something else, once
+		for {set i 0; set took 0} {\$i < 3 && (!\$i || \$took > $((1000 * SLOW)))} {incr i} {
+			file delete $W/begun
+			send "echo 'echo begun > begun; sleep $S' > $C/exec\r"
+			set began [clock milliseconds]
+			while {![file exists $W/begun]} {
+				if {[clock milliseconds] - \$began > $((10000 * SLOW))} { exit 4 }
+				after 50
+			}
+			set began [clock milliseconds]
+			send "\003"
+			expect "ready> " {} timeout { exit 3 }
+			set took [expr {[clock milliseconds] - \$began}]
 		}
-		set began [clock milliseconds]
-		send "\003"
-		expect "ready> " {} timeout { exit 3 }
-		if {[clock milliseconds] - \$began > $((1000 * SLOW))} { exit 5 }
+		if {\$took > $((1000 * SLOW))} { exit 5 }
 		send "exit\r"
 		expect eof
 	E
-	within 40 expect -f "$T/e" 3>&-
-	wait_until 3 nothing_sleeps
+	within 100 expect -f "$T/e" 3>&-
+	wait_until 10 nothing_sleeps
 }
 
 @test "a resized terminal and a background job's end disturb nothing during an exec" {
@@ -228,7 +248,7 @@ sleeps() { count_is 1 "sleep $S"; }
 	kill -9 $pid
 	wait_until 10 gone $pid
 	echo cancel >"$C/ctl"
-	wait_until 5 nothing_sleeps
+	wait_until 10 nothing_sleeps
 	[ "$(x 'echo next')" = next ]
 }
 
@@ -239,7 +259,7 @@ sleeps() { count_is 1 "sleep $S"; }
 	echo "sleep $S" >&5
 	wait_until 10 sleeps
 	exec 5>&-
-	wait_until 5 nothing_sleeps
+	wait_until 10 nothing_sleeps
 }
 
 @test "a run's exit is empty while it runs" {
@@ -303,11 +323,11 @@ json() { # REQUEST: the events of one call
 @test "a time-out ends the command with exit 124 and a TIMEOUT event (row 5)" {
 	local began=$SECONDS
 	json '{"command":"sleep '$S'","timeout":1000}' >"$T/events"
-	((SECONDS - began < 8 * SLOW))
+	((SECONDS - began < 30 * SLOW))
 	grep -q TIMEOUT "$T/events"
 	[ "$(tail -n 1 "$T/events" | jq -r '.exitCode // .code')" = 124 ]
 	[ "$(cat "$C/last/exit")" = 124 ]
-	wait_until 5 nothing_sleeps
+	wait_until 10 nothing_sleeps
 	[ "$(x 'echo next')" = next ]
 }
 
@@ -373,7 +393,7 @@ are_kept() { [ "$(ls "$C/runs" | grep -vc help)" = "$1" ]; }
 	[[ $output == *busy* ]]
 	echo kill >"$C/processes/a/ctl"
 	[ "$(within 10 cat "$C/processes/a/wait")" -ge 128 ]
-	wait_until 2 count_is 0 "sleep $S"
+	wait_until 10 count_is 0 "sleep $S"
 	count_is 1 "sleep ${S}1"
 	[ "$(cat "$C/processes/b/status")" = running ]
 	[ "$(cat "$C/processes/a/status")" != running ]
@@ -431,7 +451,7 @@ size_is() { [ "$(stat -c %s "$1")" = "$2" ]; }
 	within 20 bash -c "echo $port > $p/wait-port"
 	echo web-app >"$C/ports/$port"
 	url=$(cat "$C/ports/$port")
-	[ "$(curl -sS -m 10 "${url%/}/page")" = hello-page ]
+	[ "$(curl -sS -m $((30 * SLOW)) "${url%/}/page")" = hello-page ]
 	[ "$(ls "$C/ports" | grep -v help)" = "$port" ]
 	rm "$C/ports/$port"
 	rm -f "$C/ports/$port"
@@ -509,7 +529,7 @@ serve() {
 	head -c 20000000 /dev/urandom >"$W/blob"
 	echo "$port timeout=$((20 * SLOW))" >"$C/processes/web/wait-port"
 	touch "$C/ports/$port"
-	curl -sS -m 30 -o "$T/blob" "$(cat "$C/ports/$port")/blob"
+	curl -sS -m $((30 * SLOW)) -o "$T/blob" "$(cat "$C/ports/$port")/blob"
 	cmp "$T/blob" "$W/blob"
 	echo 'kill KILL' >"$C/processes/web/ctl"
 	within 10 cat "$C/processes/web/wait"
@@ -518,10 +538,10 @@ serve() {
 # bats test_tags=server
 @test "processes that another client started appear as well" {
 	api /api/process/start '{"command":"sleep '$S'","processId":"theirs","sessionId":"__DISABLE_SESSION__"}' >/dev/null
-	wait_until 5 test -d "$C/processes/theirs"
+	wait_until 10 test -d "$C/processes/theirs"
 	[ "$(cat "$C/processes/theirs/status")" = running ]
 	[ "$(cat "$C/processes/theirs/cmd")" = "sleep $S" ]
 	echo 'kill KILL' >"$C/processes/theirs/ctl"
 	within 10 cat "$C/processes/theirs/wait"
-	wait_until 3 count_is 0 "sleep $S"
+	wait_until 10 count_is 0 "sleep $S"
 }

@@ -5,7 +5,7 @@ load ../lib/harness
 pty() {
 	exec {new}<>"$C/pty/new"
 	echo "${1-}" >&"$new"
-	read -r -t 20 N <&"$new"
+	read -r -t $((20 * SLOW)) N <&"$new"
 	exec {new}>&-
 	D=$C/pty/$N
 }
@@ -181,7 +181,7 @@ sleeping() { [ "$(other "pgrep -fxc 'sleep $S'")" = "$1" ]; }
 	pty
 	exec 5<"$D/data"
 	type 'seq 300000; echo th""e end; touch done; exit\r'
-	read -r -t 10 first <&5
+	read -r -t $((20 * SLOW)) first <&5
 	wait_until 60 test -e "$W/done" # nothing is read meanwhile, and the program is not held up
 	within 60 cat <&5 | tr -d '\r' >"$T/slow"
 	exec 5<&-
@@ -215,7 +215,7 @@ sleeping() { [ "$(other "pgrep -fxc 'sleep $S'")" = "$1" ]; }
 	local pid=$!
 	wait_until 10 grep -qF '(cat) S' "/proc/$pid/stat"
 	kill $pid
-	wait_until 5 gone $pid
+	wait_until 10 gone $pid
 }
 
 @test "rmdir hangs up: what ran there has ended, who reads sees the end" {

@@ -17,19 +17,19 @@ begin() {
 
 @test "a server killed under a running command shows in status, though no file is touched" {
 	SERVER=unix
-	start -o timeout=4
+	start -o timeout=$((10 * SLOW))
 	local n
 	begin
 	status_is running
 	exit_is "$n" ''
 	kill -9 "$server_pid"
-	wait_until 8 status_is unreachable
+	wait_until 20 status_is unreachable
 	exit_is "$n" '' # nobody knows that it has ended
 	# another server at the same place does not know it
 	start_again
 	wait_until 10 status_is running
 	wait_until 10 exit_is "$n" unknown
-	run within 5 cat <&5
+	run within 20 cat <&5
 	[ "$status" = 1 ]
 	exec 5>&-
 }
@@ -41,19 +41,19 @@ start_again() {
 
 @test "a server that is stopped under a running command shows in status, and the output goes on behind it" {
 	SERVER=unix
-	start -o timeout=1
+	start -o timeout=$((5 * SLOW))
 	local n line
 	exec 5<>"$C/exec"
 	read -r n <&5
 	echo 'echo up; until [ -e go ]; do sleep 0.1; done; echo on' >&5
 	read -r -t $((10 * SLOW)) line <&5
 	kill -STOP "$server_pid"
-	wait_until 20 status_is unreachable
+	wait_until 30 status_is unreachable
 	touch "$T/ws/go"
 	kill -CONT "$server_pid"
 	[ "$(within 20 cat <&5)" = on ]
 	exit_is "$n" 0
-	wait_until 5 status_is running
+	wait_until 10 status_is running
 	exec 5>&-
 }
 
@@ -102,7 +102,7 @@ start_again() {
 	begin
 	pid=$(server_of_sandbox)
 	kill -9 "$pid"
-	wait_until 5 gone "$pid" # a request that reaches it while it dies may have been done, and is not repeated
+	wait_until 10 gone "$pid" # a request that reaches it while it dies may have been done, and is not repeated
 	[ "$(x 'echo next')" = next ]
 	wait_until 10 exit_is "$n" unknown
 	exec 5>&-

@@ -97,11 +97,11 @@ y' '\n' '' '$HOME' '`id`' '*' 'tail
 	kill -TERM $p
 	wait $p || rc=$?
 	[ $rc = 143 ]
-	wait_until 5 gone_inside
+	wait_until 10 gone_inside
 	# a reader that leaves ends it as well (not of `yes`: that may print more than is kept before the first is read)
 	run -0 bash -c "sbx exec $NAME -- sh -c 'while echo $S; do :; done' | head -n 1"
 	[ "$output" = "$S" ]
-	wait_until 5 gone_inside
+	wait_until 10 gone_inside
 }
 gone_inside() { [ "$(other "pgrep -fc '[ ]$S'")" = 0 ]; }
 
@@ -132,12 +132,12 @@ gone_inside() { [ "$(other "pgrep -fc '[ ]$S'")" = 0 ]; }
 	[ "$(sbx ps -q)" = web ]
 	sbx kill web
 	run -143 sbx wait web
-	[ "$(within 5 sbx logs -f web | tail -n 1)" = /workspace ]
+	[ "$(within 20 sbx logs -f web | tail -n 1)" = /workspace ]
 	run -125 sbx logs nobody
 	[[ $output == *'no such process'* ]]
 	sbx run -- sleep "$S"
 	sbx kill -a
-	wait_until 5 gone_inside
+	wait_until 10 gone_inside
 }
 
 @test "sbx: a server, its port and its URL" {
@@ -363,7 +363,7 @@ E
 		send "sleep $env(S)\r"
 		# a ^C between two commands of a shell may end neither
 		for {set n 0} {[catch {exec pgrep -fx "sleep $env(S)"}]} {incr n} {
-			if {$n == 200} { puts "missed: sleep"; exit 99 }
+			if {$n == 600} { puts "missed: sleep"; exit 99 }
 			after 50
 		}
 		send "\003"

@@ -219,8 +219,9 @@ static int pty_new(struct pty_room *room, struct call *c, struct pty **out)
 	p->settle.arg = p;
 	AUTO_UNLOCK(&room->lock);
 	struct pty **at = &room->first;
+	/* One that was removed stays in the list as long as the kernel knows it. */
 	for (; *at; at = &(*at)->next)
-		count++;
+		count += (*at)->there || !(*at)->started;
 	if (count >= TERMINALS_MAX) {
 		free(p);
 		return call_fault(c, EMFILE, NULL,

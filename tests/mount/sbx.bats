@@ -353,12 +353,13 @@ E
 		send "pwd\r"
 		want "/workspace/sub"
 		want "# "
-		send "stty size\r"
-		want "30 90"
+		# its program is told of a size after the terminal that is typed at
+		send "until stty size | grep -x '30 90'; do sleep 0.1; done; echo si''zed\r"
+		want "sized"
 		want "# "
 		stty rows 41 columns 101 < $spawn_out(slave,name)
-		send "sleep 1; stty size\r"
-		want "41 101"
+		send "until stty size | grep -x '41 101'; do sleep 0.1; done; echo gr''own\r"
+		want "grown"
 		want "# "
 		send "sleep $env(S)\r"
 		# a ^C between two commands of a shell may end neither

@@ -69,7 +69,7 @@ $NAME" ]
 	df "$MNT" "$M" >/dev/null
 	cat "$C/status" "$MNT/ctl/server" >/dev/null
 	[ "$(containers)" = 0 ]
-	[ -z "$(ls -A "$W")" ]
+	is_empty "$W"
 	[ "$(containers)" = 1 ]
 }
 
@@ -94,7 +94,7 @@ $NAME" ]
 	[ ! -e "$M" ]
 	[ "$(containers)" = 0 ]
 	mkdir "$M"
-	[ -z "$(ls -A "$W")" ]
+	is_empty "$W"
 }
 
 @test "two sandboxes are two containers, at the same time" {
@@ -118,7 +118,7 @@ $NAME" ]
 	[ "$(containers)" = 1 ]
 	mount_it
 	[ "$(cat "$W/f")" = kept ]
-	[ "$(other "pgrep -f 'sleep $S' | wc -l")" != 0 ]
+	[ "$(other "pgrep -fc '^sleep $S\$'")" = 1 ]
 	[ "$(containers)" = 1 ]
 }
 
@@ -139,9 +139,9 @@ lose_container() {
 	[ "$status" != 0 ]
 	run sh -c 'echo "echo hi" >"$1/exec"' - "$C"
 	[ "$status" != 0 ]
-	[ -z "$(other 'ls -A')" ]
+	[ "$(other 'ls -A; echo looked')" = looked ]
 	echo accept >"$C/ctl"
-	[ -z "$(ls -A "$W")" ]
+	is_empty "$W"
 	echo new >"$W/f"
 	[ "$(x 'cat f')" = new ]
 	same_there f

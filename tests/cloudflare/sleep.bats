@@ -19,7 +19,8 @@ never_rests_while() { # COMMAND...
 	wait_until 20 state unknown
 	grep -q '^detail .*sleep-after' "$C/status"
 	# nothing of the mount is there any more, but the server that it brought in
-	wait_until 20 eval '! pgrep -f "$BRIDGE.*/attach" && [ "$(curl_bridge "$NAME/exec" -H "Content-Type: application/json" -d "{\"argv\":[\"true\"]}" | grep -c exit_code)" = 1 ]'
+	wait_until 20 no_terminal
+	[ "$(curl_bridge "$NAME/exec" -H 'Content-Type: application/json' -d '{"argv":["true"]}' | grep -c exit_code)" = 1 ]
 	# looking wakes nobody
 	ls -la "$MNT" >/dev/null
 	cat "$C/status" "$C/sync" "$C/error" >/dev/null

@@ -184,6 +184,15 @@ bridge_exec() { # COMMAND
 		while read -r line; do base64 -d <<<"$line"; done
 	return "${PIPESTATUS[2]}"
 }
+# Terminals of mounts in this test's container.
+terminals() {
+	local p n=0
+	for p in $(pgrep -f '^/tmp/.sandboxfs/[0-9a-f]*/attach$'); do
+		[ "$(stat -Lc %i "/proc/$p/root/tmp" 2>/dev/null)" != "$(stat -c %i "$BRIDGE"/*/tmp)" ] || n=$((n + 1))
+	done
+	echo $n
+}
+no_terminal() { [ "$(terminals)" = 0 ]; }
 # No container outlives the sandboxes of its test.
 destroy_sandboxes() { # NAME...
 	local name answer
@@ -315,11 +324,17 @@ other() {
 } | base64 -w0" '{command: $c, sessionId: "__DISABLE_SESSION__"}')") || return 1
 	jq -r .stdout <<<"$answer" | base64 -d || { echo "$answer" >&2; return 1; }
 }
+# is_empty DIRECTORY: it can be listed, and nothing is in it.
+is_empty() {
+	local all
+	all=$(ls -A "$1") || return 1
+	[ -z "$all" ] || { echo "in $1: $all"; return 1; }
+}
 # same_there FILE...: what is at workspace/FILE here is byte for byte what the independent client reads.
 same_there() {
-	local f
+	local f sum
 	for f; do
-		[ "$(sha256sum <"$W/$f")" = "$(other "sha256sum < $(printf %q "/workspace/$f")")" ] || {
+		sum=$(sha256sum <"$W/$f") && [ "$sum" = "$(other "sha256sum < $(printf %q "/workspace/$f")")" ] || {
 			echo "$f differs"
 			return 1
 		}

@@ -259,16 +259,19 @@ no_container() { [ "$(containers)" = 0 ]; }
 }
 
 @test "503 for ever: what waits can be interrupted, and the end of the mount ends it" {
+	local pid
 	mount_front
 	rules '-1 .*/v1/sandbox/ status 503 {"error":"Maximum number of instances reached","code":"capacity_exceeded"}'
 	in_it
 	interrupted cat "$W/f"
 	interrupted mkdir "$W/d"
-	sh -c 'cat "$1/f"' - "$W" 3>&- 2>/dev/null &
-	wait_until 5 state_is starting
-	fusermount3 -u "$MNT" || within 10 fusermount3 -u -z "$MNT"
-	wait $! || :
-	not is_mounted
+	cat "$W/f" 3>&- 2>/dev/null &
+	pid=$!
+	wait_until 20 waits $pid cat
+	wait_until 20 state_is starting
+	kill "$(fs_pid)"
+	wait_until 30 gone $pid # and not only when start= is over
+	wait_until 20 not is_mounted
 }
 
 @test "not now for longer than start=: EHOSTDOWN with what the server said last; no answer for so long: ETIMEDOUT; the next use tries anew" {
@@ -298,7 +301,7 @@ no_container() { [ "$(containers)" = 0 ]; }
 	rules '-1 .*/v1/sandbox/ status 401 {"error":"Unauthorized"}'
 	first_use_fails 20 'Permission denied' 'refuses the token'
 	no_rules
-	[ -z "$(ls "$W")" ]
+	is_empty "$W"
 }
 
 # --- answers that are none ---
@@ -320,7 +323,7 @@ no_container() { [ "$(containers)" = 0 ]; }
 		not asked '/file/|/pty'
 	done
 	no_rules
-	[ -z "$(ls -A "$W")" ]
+	is_empty "$W"
 }
 
 @test "an answer without end, and one that is not HTTP, are an errno and a sentence" {
@@ -364,7 +367,7 @@ no_container() { [ "$(containers)" = 0 ]; }
 	# none of it took memory
 	[ "$(awk '/^VmHWM/ { print $2 }' "/proc/$(fs_pid)/status")" -lt 200000 ]
 	no_rules
-	[ -z "$(within 60 ls "$W")" ]
+	is_empty "$W"
 }
 
 # --- where sandboxd cannot be brought in ---
@@ -388,7 +391,7 @@ bridge_direct() {
 	bridge_direct 'rm /tmp/.sandboxfs; mkdir /tmp/else; ln -s else /tmp/.sandboxfs'
 	first_use_fails 30 'not supported' 'cannot be brought into the sandbox'
 	bridge_direct 'rm /tmp/.sandboxfs; ls -A /workspace | grep . && exit 1; exit 0' # nothing litters
-	[ -z "$(within 60 ls -A "$W")" ]
+	is_empty "$W"
 }
 
 @test "no gzip, a full /tmp, one without programs, a shell that is none: ENOTSUP says which" {
@@ -504,7 +507,12 @@ is_replaced() {
 	ls "$W" >/dev/null 2>&1 || :
 	state_is replaced
 }
-nothing_there() { no_container || [ -z "$(other 'ls -A /workspace')" ]; }
+# The second client looks, and sees nothing.
+nothing_there() {
+	local all
+	all=$(other 'ls -A /workspace; echo looked')
+	[ "$all" = looked ] || { echo "there: $all"; return 1; }
+}
 
 @test "a lost container: said; nothing is written, made or run in the new one before accept" {
 	local verb
@@ -519,8 +527,8 @@ nothing_there() { no_container || [ -z "$(other 'ls -A /workspace')" ]; }
 	done
 	[[ $(grep ^message "$C/error") == *accept* ]]
 	grep -q accept "$C/status"
-	[ -z "$(ls -A "$W")" ]
-	nothing_there
+	is_empty "$W"
+	no_container || nothing_there
 	echo accept >"$C/ctl"
 	state_is running
 	echo new >"$W/f"
@@ -553,7 +561,7 @@ nothing_there() { no_container || [ -z "$(other 'ls -A /workspace')" ]; }
 		wait_until 20 gone $writer
 		[ "$(cat "$T/errno")" = $'116\n116' ] # ESTALE
 		grep -q 'held' "$C/sync"
-		[ -z "$(other 'ls -A /workspace')" ]
+		nothing_there
 		if [ $verb = accept ]; then
 			echo accept >"$C/ctl"
 			[ "$(other 'cat /workspace/held')" = unsent ]
@@ -567,7 +575,7 @@ nothing_there() { no_container || [ -z "$(other 'ls -A /workspace')" ]; }
 			[ -z "$(cat "$C/sync")" ]
 			state_is running
 			[ ! -e "$W/held" ]
-			[ -z "$(other 'ls -A /workspace')" ]
+			nothing_there
 		fi
 		[ -z "$(cat "$C/sync")" ]
 		echo destroy >"$C/ctl"
@@ -590,7 +598,7 @@ start_front_again() {
 	run bash -c 'echo more >"$1"' - "$W/f"
 	[ "$status" != 0 ]
 	echo accept >"$C/ctl"
-	[ -z "$(ls -A "$W")" ]
+	is_empty "$W"
 }
 
 @test "a sandboxd that ends within its container is started again, and nothing is lost" {
@@ -650,15 +658,7 @@ reads_two() { [ "$(cat "$W/f")" = two ]; }
 	kill -9 "$(fs_pid)"
 	wait_until 50 no_terminal
 	mount_it
-	[ "$(ls "$W")" = '' ]
+	is_empty "$W"
 	[ "$(terminals)" = 1 ]
 	[ "$(find "$T/run" "$T/tmp" -name 'sandboxfs*' -maxdepth 2 -type d ! -name sandboxfs | wc -l)" -le 1 ]
 }
-terminals() { # in this test's container
-	local p n=0
-	for p in $(pgrep -f '^/tmp/.sandboxfs/[0-9a-f]*/attach$'); do
-		[ "$(stat -Lc %i "/proc/$p/root/tmp" 2>/dev/null)" != "$(stat -c %i "$BRIDGE"/*/tmp)" ] || n=$((n + 1))
-	done
-	echo $n
-}
-no_terminal() { [ "$(terminals)" = 0 ]; }

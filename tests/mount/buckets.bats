@@ -24,7 +24,7 @@ load ../lib/buckets
 	put 'data-bucket /data'
 	[ "$(x 'ps -e -o comm= | grep -c s3fs' || :)" = 0 ]
 	x "! { : > /dev/tcp/127.0.0.1/${S3##*:}; } 2>/dev/null"
-	x '! umount /data 2>/dev/null; ! mount -o remount,exec,suid,dev /data 2>/dev/null'
+	x '! umount /data 2>/dev/null && ! mount -o remount,exec,suid,dev /data 2>/dev/null'
 	x 'grep " /data " /proc/mounts' | grep -q 'nosuid,nodev'
 }
 
@@ -78,7 +78,7 @@ load ../lib/buckets
 	echo destroy >"$C/ctl"
 	wait_until 10 no_s3fs
 	mkdir "$M"
-	[ -z "$(ls "$C/mounts")" ]
+	is_empty "$C/mounts"
 	put 'data-bucket /data'
 	pid=$(fs_pid)
 	unmount

@@ -15,7 +15,8 @@ start_front() {
 	mkdir "$M"
 }
 answers() { # METHOD STATUS BODY: of requests for the URL of port 8080
-	echo "-1 $1~/v1/sandbox/[a-z2-7]*/expose/8080 status $2 $3" >"$T/fake/rules"
+	echo "-1 $1~/v1/sandbox/[a-z2-7]*/expose/8080 status $2 $3" >"$T/fake/rules.tmp"
+	mv "$T/fake/rules.tmp" "$T/fake/rules" # it may be asked for at this moment
 }
 is_replaced() {
 	ls "$W" >/dev/null 2>&1 || :

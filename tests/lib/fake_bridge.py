@@ -28,6 +28,7 @@ import time
 PORT, DIR = int(sys.argv[1]), sys.argv[2]
 lock = threading.Lock()
 links = set()
+held = None  # the rules as they were read last: file, text, lines with what is left of their counts
 
 
 def cut(s):
@@ -42,23 +43,30 @@ def path(name):
     return os.path.join(DIR, name)
 
 
+def rules_now():
+    """[count, pattern, action] of each. Counted here and not in the file, which the test may replace at any moment."""
+    global held
+    try:
+        f = open(path("rules"))
+    except FileNotFoundError:
+        held = None
+        return []
+    text = f.read()
+    # it is kept open: no other file has its number
+    if not held or held[1] != text or not os.path.sameopenfile(held[0].fileno(), f.fileno()):
+        held = f, text, [[int(count), pattern, action] for count, pattern, action in (line.split(" ", 2) for line in text.splitlines())]
+    return held[2]
+
+
 def rule(request):
     """The action for `METHOD PATH`; counts it."""
     with lock:
-        try:
-            with open(path("rules")) as f:
-                lines = f.read().splitlines()
-        except FileNotFoundError:
-            return None
-        for i, line in enumerate(lines):
-            count, pattern, action = line.split(" ", 2)
-            if count == "0" or not re.match(pattern.replace("~", " "), request):
+        for one in rules_now():
+            count, pattern, action = one
+            if count == 0 or not re.match(pattern.replace("~", " "), request):
                 continue
-            if count != "-1":
-                lines[i] = f"{int(count) - 1} {pattern} {action}"
-                with open(path("rules.new"), "w") as f:
-                    f.write("\n".join(lines) + "\n")
-                os.rename(path("rules.new"), path("rules"))
+            if count > 0:
+                one[0] -= 1
             return action.split(" ", 2)
         return None
 
@@ -88,7 +96,7 @@ def pump(a, b, head=b""):
             if not data:
                 break
             b.sendall(data.replace(b"\r\n", b"\r\n" + head, 1) if head else data)
-            head = b""
+            head = b"" if b"\r\n" in data else head
         b.shutdown(socket.SHUT_WR)
     except OSError:
         cut(a)
@@ -170,7 +178,6 @@ def serve(s):
 
 
 def handle(s):
-    links.add(s)
     try:
         serve(s)
     except OSError:
@@ -195,4 +202,5 @@ while True:
         cut(client)
         client.close()
     else:
+        links.add(client)  # here, where signals are taken: none is between this and the look at `down`
         threading.Thread(target=handle, args=(client,), daemon=True).start()

@@ -3,9 +3,10 @@ SERVER=bridge
 load ../lib/harness
 
 state() { [ "$(head -n 1 "$C/status")" = "$1" ]; }
-# As long as a command runs, or for so many looks, it is never let go of.
-never_rests_while() { # COMMAND...
-	while "$@"; do
+# For some seconds of looking it is never let go of.
+never_rests() {
+	local looks
+	for looks in {1..80}; do
 		! state unknown || return 1
 		sleep .05 # between two looks
 	done
@@ -25,24 +26,26 @@ never_rests_while() { # COMMAND...
 	ls -la "$MNT" >/dev/null
 	cat "$C/status" "$C/sync" "$C/error" >/dev/null
 	state unknown
+	echo 'sleep-after 10m' >"$C/ctl" # or it may have been let go of again when that is looked at
 	[ "$(cat "$W/f")" = text ]
 	state running
 }
 
 @test "what runs keeps it, and keepalive" {
-	local pid looks=60
+	local pid
 	echo 'sleep-after 1s' >"$C/ctl"
 	# in parentheses: a descriptor that is closed by an exit is waited for by nobody
-	(echo 'sleep 4; echo done' >"$C/exec") &
+	(echo 'until [ -e go ]; do sleep .1; done; echo done' >"$C/exec") &
 	pid=$!
 	wait_until 20 state running
-	never_rests_while kill -0 "$pid" 2>/dev/null
+	never_rests
+	touch "$W/go"
 	wait "$pid"
 	[ "$(cat "$C/exec")" = done ]
 	echo 'keepalive on' >"$C/ctl"
 	grep -qx 'keepalive on' "$C/status"
 	true >"$W/used"
-	never_rests_while eval '((looks-- > 0))'
+	never_rests
 	echo 'keepalive off' >"$C/ctl"
 	wait_until 20 state unknown
 	run ! sh -c 'echo "sleep-after soon" >"$1"' - "$C/ctl"

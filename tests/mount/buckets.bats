@@ -121,5 +121,5 @@ idle() { ! at_work; }
 	pid=$(fs_pid)
 	within 40 "$sandboxfs" -u --kill "$MNT"
 	wait_until 20 gone "$pid"
-	no_s3fs
+	wait_until 20 no_s3fs # which was killed
 }

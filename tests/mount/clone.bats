@@ -4,6 +4,7 @@ load ../lib/harness
 repository() { # NAME: one of two commits in the sandbox, with a branch `side`
 	x "git init -q -b main $1 && cd $1 && git config user.email a@b.c && git config user.name T && seq 20000 >f && git add f && git commit -qm one && git branch side && echo 2 >g && git add g && git commit -qm two" >"$T/init" 2>&1 || { cat "$T/init"; return 1; }
 }
+nothing_left() { ! left_over; }
 left_over() { find "$W" -name '.clone-*' | grep .; }
 # fails ERRNO-TEXT MESSAGE LINE: writing LINE to git fails so, and leaves nothing
 fails() {
@@ -165,7 +166,7 @@ no_git_runs() { [ "$(other "ps -eo args= | grep '[g]it.*:$PORT/'; echo looked")"
 	kill -TERM $pid
 	wait $pid || :
 	wait_until 15 no_git_runs
-	run ! left_over
+	wait_until 15 nothing_left
 	exec 7<>"$C/git"
 	echo "git://127.0.0.1:$PORT/r dir=c2" >&7
 	wait_until 15 bash -c "[ \$(grep -c came $C/processes/hang/stdout) = 2 ]"
@@ -178,7 +179,7 @@ no_git_runs() { [ "$(other "ps -eo args= | grep '[g]it.*:$PORT/'; echo looked")"
 	[ ! -e "$W/c1" ]
 	[ ! -e "$W/c2" ]
 	[ ! -e "$W/c3" ]
-	wait_until 15 bash -c "[ -z \"\$(find $W -name '.clone-*')\" ]"
+	wait_until 15 nothing_left
 	echo 'kill KILL' >"$C/processes/hang/ctl"
 }
 

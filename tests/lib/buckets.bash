@@ -5,17 +5,24 @@ setup() { private_directory; }
 free_port() { /usr/bin/python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
 answers() { curl -s -o /dev/null -m 5 "$1"; }
 
-# s3 [own|moto|s3rver]: a store with the buckets data-bucket, DATA_BUCKET and other; its URL in $S3, its key in the environment of what is mounted.
+# s3 [own|moto|s3rver]: a store with the buckets data-bucket, DATA_BUCKET and other; its URL in $S3, its key in the environment of what is
+# mounted. The secret is no other test's, and in $SECRET.
 s3() {
 	local port b
 	command -v s3fs >/dev/null || skip 's3fs is not installed'
-	port=$(free_port)
-	S3=http://127.0.0.1:$port
-	export AWS_ACCESS_KEY_ID=TESTKEY AWS_SECRET_ACCESS_KEY=Test/Secret+1 AWS_ENDPOINT_URL=$S3
+	SECRET=Test/Secret+$S
+	export AWS_ACCESS_KEY_ID=TESTKEY AWS_SECRET_ACCESS_KEY=$SECRET
+	[ "${1:-own}" = own ] || port=$(free_port)
 	case ${1:-own} in
-	own) /usr/bin/python3 "$repo/tests/lib/s3_server.py" "$port" data-bucket DATA_BUCKET other >"$T/s3.log" 2>&1 3>&- & ;;
+	own)
+		/usr/bin/python3 "$repo/tests/lib/s3_server.py" data-bucket DATA_BUCKET other >"$T/s3.log" 2>&1 3>&- &
+		echo $! >>"$T/pids"
+		wait_until 30 grep -q . "$T/s3.log"
+		port=$(head -n 1 "$T/s3.log")
+		;;
 	moto)
 		moto_server -H 127.0.0.1 -p "$port" >"$T/s3.log" 2>&1 3>&- &
+		echo $! >>"$T/pids"
 		;;
 	s3rver)
 		command -v s3rver >/dev/null || skip 'neither moto_server (pip install moto[server]) nor s3rver (npm install -g s3rver) is in PATH'
@@ -23,9 +30,11 @@ s3() {
 		mkdir "$T/objects"
 		s3rver -d "$T/objects" -a 127.0.0.1 -p "$port" --configure-bucket data-bucket \
 			--configure-bucket other >"$T/s3.log" 2>&1 3>&- &
+		echo $! >>"$T/pids"
 		;;
 	esac
-	echo $! >>"$T/pids"
+	S3=http://127.0.0.1:$port
+	export AWS_ENDPOINT_URL=$S3
 	wait_until 30 answers "$S3/"
 	if [ "${1:-own}" = moto ]; then
 		for b in data-bucket other; do curl -sf -X PUT "$S3/$b"; done

@@ -1,10 +1,11 @@
-# A small S3 server for tests, of Python's own library alone: s3_server.py PORT BUCKET... keeps objects in memory.
-# It checks the signature (version 4) of every request against the key TESTKEY and the secret Test/Secret+1. What s3fs asks
+# A small S3 server for tests, of Python's own library alone: s3_server.py BUCKET... prints its port and keeps objects in memory.
+# It checks the signature (version 4) of every request against the key of its environment. What s3fs asks
 # for is there: listings, objects with their headers, ranges, copies, uploads in parts. GET /-/NAME controls it:
 # /-/log the requests so far; /-/refuse PUTs answer 403 from now on; /-/hang nothing is answered; /-/well all is as before.
 import hashlib
 import hmac
 import http.server
+import os
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ import urllib.parse
 from email.utils import formatdate
 from xml.sax.saxutils import escape
 
-KEY, SECRET = "TESTKEY", "Test/Secret+1"
+KEY, SECRET = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
 lock = threading.Lock()
 buckets = {}
 uploads = {}
@@ -201,8 +202,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(204)
 
 
-for name in sys.argv[2:]:
+for name in sys.argv[1:]:
     buckets[name] = {}
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 server.daemon_threads = True
+print(server.server_port, flush=True)
 server.serve_forever()

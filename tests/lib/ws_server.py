@@ -1,4 +1,4 @@
-# A WebSocket server for tests, of Python's own library alone: python3 ws_server.py PORT.
+# A WebSocket server for tests, of Python's own library alone: python3 ws_server.py PORT. It prints `ready PORT`; of 0 it is one that was free.
 # What it does is the path's: /echo sends back what it hears; /hello says things by itself; see serve() for the others.
 import base64
 import hashlib
@@ -226,7 +226,7 @@ listener = socket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("127.0.0.1", int(sys.argv[1])))
 listener.listen(64)
-print("ready", flush=True)
+print("ready", listener.getsockname()[1], flush=True)
 while True:
     client, _ = listener.accept()
     threading.Thread(target=connection, args=(client,), daemon=True).start()

@@ -2,11 +2,12 @@
 load ../lib/harness
 
 serve_ws() {
-	P=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])')
 	cp "$BATS_TEST_DIRNAME/../lib/ws_server.py" "$W/"
 	mkdir "$C/processes/service"
-	echo "exec python3 ws_server.py $P" >"$C/processes/service/cmd"
-	echo 'timeout=30 ready' >"$C/processes/service/wait-log"
+	echo 'exec python3 ws_server.py 0' >"$C/processes/service/cmd"
+	echo 'timeout=60 ready' >"$C/processes/service/wait-log"
+	P=$(sed -n 's/^ready //p' "$C/processes/service/stdout")
+	[ -n "$P" ]
 }
 says() { wait_until 10 grep -qx "$1" "$C/processes/service/logs"; }
 # connect NAME PATH [OPTION]...

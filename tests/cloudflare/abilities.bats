@@ -2,5 +2,5 @@
 
 @test "README's table is what mounts of each kind of server say that they can" {
 	cd "$BATS_TEST_DIRNAME/../.."
-	timeout 120 tests/cloudflare/abilities --check 3>&-
+	timeout 300 tests/cloudflare/abilities --check 3>&-
 }

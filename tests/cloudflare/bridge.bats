@@ -58,7 +58,7 @@ refused() { # PATTERN: the mount fails with one sentence that matches
 	ls "$W"
 	unmount
 	curl_bridge "$NAME" -X DELETE
-	wait_until 10 eval '[ "$(containers)" = 0 ]'
+	wait_until 20 eval '[ "$(containers)" = 0 ]'
 	mount_it
 	[ ! -e "$MNT/nosuch" ]
 	[ ! -e "$MNT/.git" ]
@@ -127,7 +127,7 @@ lose_container() {
 	local lost
 	lost=$(echo "$BRIDGE"/*)
 	kill -9 -- "-$(cat "$lost/pid")"
-	wait_until 10 test ! -e "$lost"
+	wait_until 20 test ! -e "$lost"
 }
 @test "a container that is lost: this is said, nothing is written over unasked, accept goes on with the new one" {
 	start

@@ -17,7 +17,7 @@ import { build } from 'esbuild';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const KEY = `key-${randomBytes(16).toString('hex')}`;
-const LIMIT = { timeout: 60000 };
+const LIMIT = { timeout: 60000 * Number(process.env.SLOW ?? 1) };
 const SESSIONLESS = '__DISABLE_SESSION__';
 
 // --- a Worker of our own ---

@@ -119,7 +119,7 @@ idle() { ! at_work; }
 	echo text >"$W/f"
 	[ "$(x 'cat f')" = text ]
 	pid=$(fs_pid)
-	within 40 "$sandboxfs" -u --kill "$MNT"
+	within 60 "$sandboxfs" -u --kill "$MNT"
 	wait_until 20 gone "$pid"
 	wait_until 20 no_s3fs # which was killed
 }

@@ -35,7 +35,7 @@ export function isRefusal(error, name, code, httpStatus) {
 }
 
 // Until `what` gives something true; with a deadline.
-export async function until(what, ms = 15000) {
+export async function until(what, ms = 40000) {
 	const end = Date.now() + ms;
 	for (;;) {
 		const value = await what();

@@ -46,7 +46,7 @@ export const ports = [
 	['exposePort', 'gives a URL with port, sandbox and token', async ({ sandbox, id }) => {
 		await sandbox.writeFile('/workspace/server.py', SERVER);
 		const server = await sandbox.startProcess(`python3 -u /workspace/server.py ${port}`);
-		await server.waitForPort(port, { mode: 'http', path: '/', timeout: 20000, interval: 100 });
+		await server.waitForPort(port, { mode: 'http', path: '/', timeout: 40000, interval: 100 });
 		const exposed = await sandbox.exposePort(port, { name: 'web', hostname, token: 'tok_1' });
 		assert.deepEqual([exposed.port, exposed.name, exposed.url], [port, 'web', `http://${port}-${id}-tok_1.${hostname}/`]);
 	}],

@@ -19,7 +19,7 @@ export const processes = [
 	['startProcess', 'makes an id up; cwd and env are its own', async ({ sandbox }) => {
 		const process = await sandbox.startProcess('echo "$PWD $MINE"; echo err >&2', { cwd: '/usr', env: { MINE: 'm' } });
 		assert.match(process.id, /^[A-Za-z0-9._-]+$/);
-		await process.waitForExit(10000);
+		await process.waitForExit(40000);
 		const logs = await process.getLogs();
 		assert.equal(logs.stdout.trim(), '/usr m');
 		assert.equal(logs.stderr.trim(), 'err');
@@ -53,8 +53,8 @@ export const processes = [
 	}],
 	['process.waitForExit', 'the exit code, also of one that has ended', async ({ sandbox }) => {
 		const process = await sandbox.startProcess('sleep .2; sh -c "exit 7"');
-		assert.deepEqual(await process.waitForExit(10000), { exitCode: 7 });
-		assert.deepEqual(await process.waitForExit(10000), { exitCode: 7 });
+		assert.deepEqual(await process.waitForExit(40000), { exitCode: 7 });
+		assert.deepEqual(await process.waitForExit(40000), { exitCode: 7 });
 	}],
 	['process.waitForExit', 'a time limit is a ProcessReadyTimeoutError', async ({ sandbox }) => {
 		const process = await sandbox.getProcess('long');
@@ -62,25 +62,25 @@ export const processes = [
 	}],
 	['process.waitForLog', 'a text and an expression', async ({ sandbox }) => {
 		const process = await sandbox.startProcess('echo warming up; sleep .2; echo "listening on 8080 now"; sleep 300', { processId: 'logs' });
-		const found = await process.waitForLog('listening', 10000);
+		const found = await process.waitForLog('listening', 40000);
 		assert.match(found.line, /listening on 8080 now/);
-		const matched = await process.waitForLog(/on (\d+)/, 10000);
+		const matched = await process.waitForLog(/on (\d+)/, 40000);
 		assert.equal(matched.match[1], '8080');
 		await process.kill();
 	}],
 	['process.waitForLog', 'an end before the line is a ProcessExitedBeforeReadyError', async ({ sandbox }) => {
 		const process = await sandbox.startProcess('echo nothing; sh -c "exit 2"');
-		await assert.rejects(process.waitForLog('never', 10000), /exited/i);
+		await assert.rejects(process.waitForLog('never', 40000), /exited/i);
 	}],
 	['process.waitForPort', 'http and tcp; an end before is said', async ({ sandbox }) => {
 		const port = 20000 + Math.floor(Math.random() * 10000);
 		const server = await sandbox.startProcess(`sleep .3; exec python3 -u -m http.server ${port} --bind 127.0.0.1`);
-		await server.waitForPort(port, { mode: 'http', path: '/', timeout: 20000, interval: 100 });
-		await server.waitForPort(port, { mode: 'tcp', timeout: 20000 });
+		await server.waitForPort(port, { mode: 'http', path: '/', timeout: 40000, interval: 100 });
+		await server.waitForPort(port, { mode: 'tcp', timeout: 40000 });
 		await assert.rejects(server.waitForPort(port + 1, { mode: 'tcp', timeout: 500, interval: 100 }), /did not|within|timeout/i);
 		await server.kill();
 		const dead = await sandbox.startProcess('sleep .3; sh -c "exit 1"');
-		await assert.rejects(dead.waitForPort(port + 2, { mode: 'tcp', timeout: 20000 }), /exited/i);
+		await assert.rejects(dead.waitForPort(port + 2, { mode: 'tcp', timeout: 40000 }), /exited/i);
 	}],
 	['getProcessLogs', 'all output, while it runs too', async ({ sandbox, refusal }) => {
 		await sandbox.startProcess('seq 1 20000; echo e >&2; sleep 300', { processId: 'talks' });

@@ -55,7 +55,7 @@ export const sessions = [
 	['session: the rest', 'processes, logs, code, watches and git by the object of a session', async ({ sandbox }) => {
 		const session = await sandbox.createSession({ id: 'rest', env: { MINE: 'rest' } });
 		const process = await session.startProcess('echo "$MINE"', { processId: 'in-rest' });
-		assert.deepEqual(await process.waitForExit(10000), { exitCode: 0 });
+		assert.deepEqual(await process.waitForExit(40000), { exitCode: 0 });
 		assert.equal((await session.getProcessLogs('in-rest')).stdout.trim(), 'rest');
 		assert.equal(text(await events(await session.streamProcessLogs('in-rest')), 'stdout').trim(), 'rest');
 		assert.equal((await session.getProcess('in-rest')).status, 'completed');
@@ -105,7 +105,7 @@ export const sessions = [
 	}],
 	['createSession', 'commandTimeoutMs limits its commands', async ({ sandbox }) => {
 		const quick = await sandbox.createSession({ id: 'quick', commandTimeoutMs: 400 });
-		const result = await quick.exec('sleep 5').catch((error) => error);
+		const result = await quick.exec('sleep 30').catch((error) => error);
 		if (result instanceof Error) assert.match(result.message, /timeout|timed out/i);
 		else assert.equal(result.exitCode, 124);
 	}],

@@ -9,7 +9,7 @@ export const settings = [
 		const session = await sandbox.createSession({ id: 'later', env: { OWN: 'o' } });
 		assert.equal((await session.exec('printf %s "$GLOBAL $OWN"')).stdout, "it's $one o");
 		const process = await sandbox.startProcess('printf "%s\\n" "$GLOBAL"');
-		await process.waitForExit(10000);
+		await process.waitForExit(40000);
 		assert.equal((await process.getLogs()).stdout.trim(), "it's $one");
 	}],
 	['setEnvVars', 'undefined unsets', async ({ sandbox }) => {

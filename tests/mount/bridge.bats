@@ -77,8 +77,10 @@ waits() { [[ $(cat "/proc/$1/comm" 2>/dev/null) == "$2" && $(awk '{ print $3 }' 
 containers() { find "$BRIDGE" -mindepth 1 -maxdepth 1 -name '[0-9]*' | wc -l; }
 # The sandbox's container ends, as one that sleeps or is evicted.
 lose_container() {
-	kill -9 -- "-$(cat "$BRIDGE"/*/pid)"
-	wait_until 20 no_container
+	local lost
+	lost=$(echo "$BRIDGE"/[0-9]*)
+	kill -9 -- "-$(cat "$lost/pid")"
+	wait_until 20 test ! -e "$lost" # there may be another by then
 }
 no_container() { [ "$(containers)" = 0 ]; }
 

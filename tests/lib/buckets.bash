@@ -19,6 +19,7 @@ s3() {
 		echo $! >>"$T/pids"
 		wait_until 30 grep -q . "$T/s3.log"
 		port=$(head -n 1 "$T/s3.log")
+		[[ $port =~ ^[0-9]+$ ]] || { cat "$T/s3.log"; return 1; }
 		;;
 	moto)
 		moto_server -H 127.0.0.1 -p "$port" >"$T/s3.log" 2>&1 3>&- &

@@ -204,6 +204,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 for name in sys.argv[1:]:
     buckets[name] = {}
+# with it two could be given the same port, of which one is refused when it listens
+http.server.ThreadingHTTPServer.allow_reuse_address = False
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 server.daemon_threads = True
 print(server.server_port, flush=True)

@@ -223,7 +223,8 @@ def connection(sock):
 
 
 listener = socket.socket()
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if sys.argv[1] != "0":  # with it two could be given the same port
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("127.0.0.1", int(sys.argv[1])))
 listener.listen(64)
 print("ready", listener.getsockname()[1], flush=True)

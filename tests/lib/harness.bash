@@ -429,6 +429,16 @@ teardown() {
 		}
 		! is_mounted "$m" || fusermount3 -u -z "$m" || umount -l "$m"
 	done
+	# before the sandboxes: a request that one of them still holds and passes on late would start another container
+	if [ -f "$T/pids" ]; then
+		running=$'\n'$(jobs -pr)$'\n'
+		while read -r p; do
+			# by now the number may be another program's
+			[[ $running == *$'\n'"$p"$'\n'* ]] || still_there "$(grep "^$p:" <<<"$all")" || continue
+			kill "$p" 2>/dev/null || :
+			[ -z "${BRIDGE_PID:-}" ] || wait_until 15 gone "$p" || :
+		done <"$T/pids"
+	fi
 	if [ -n "${BRIDGE_PID:-}" ]; then
 		p=$(find "$BRIDGE" -name '.sanitizer*' -size +0 2>/dev/null)
 		[ -z "$p" ] || {
@@ -443,14 +453,6 @@ teardown() {
 			for p in "$BRIDGE"/*/pid; do kill -9 -- "-$(cat "$p")" || :; done
 			bad=1
 		}
-	fi
-	if [ -f "$T/pids" ]; then
-		# by now the number may be another program's
-		running=$'\n'$(jobs -pr)$'\n'
-		while read -r p; do
-			[[ $running == *$'\n'"$p"$'\n'* ]] || still_there "$(grep "^$p:" <<<"$all")" || continue
-			kill "$p" 2>/dev/null || :
-		done <"$T/pids"
 	fi
 	# shellcheck disable=SC2086
 	wait_until 15 none_left $all || {

@@ -186,6 +186,8 @@ int ctl_channel_read(struct ctl_channel *ch, struct op *op, size_t size);
 void ctl_channel_wake(struct ctl_channel *ch);
 void ctl_channel_serve(struct ctl_channel *ch); /* the pump's */
 int ctl_channel_poll(struct ctl_channel *ch, struct op_poll *p, unsigned *revents);
+/* Before the source is closed: it is not asked any more, though wakes may come. */
+void ctl_channel_leave(struct ctl_channel *ch);
 /* After the source is closed; answers whoever still waits with EINTR. */
 void ctl_channel_destroy(struct ctl_channel *ch);
 

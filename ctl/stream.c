@@ -278,6 +278,15 @@ int ctl_channel_poll(struct ctl_channel *ch, struct op_poll *p, unsigned *revent
 	return 0;
 }
 
+/* The pump may be at it, for who polled: what that is told does not matter any more. */
+void ctl_channel_leave(struct ctl_channel *ch)
+{
+	AUTO_UNLOCK(&ch->lock);
+	ch->next = NULL;
+	ch->writable = NULL;
+	ch->full = false;
+}
+
 void ctl_channel_destroy(struct ctl_channel *ch)
 {
 	ctl_pump_leave(ch->pump, ch);
@@ -327,6 +336,7 @@ static void stream_release(struct ctl_file *f, struct op *op)
 {
 	struct ctl_stream *s = (struct ctl_stream *)f;
 	(void)op;
+	ctl_channel_leave(&s->ch);
 	s->ops->close(s->cursor);
 	ctl_channel_destroy(&s->ch);
 	free(s);

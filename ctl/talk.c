@@ -242,6 +242,7 @@ static void talk_release(struct ctl_file *f, struct op *op)
 		if (err)
 			(void)ctl_fail(f->node, op_call(op), err, "close"); /* noted; nobody waits for it */
 	}
+	ctl_channel_leave(&t->ch);
 	t->ops->close(t->state);
 	ctl_channel_destroy(&t->ch);
 	buf_release(&t->line);

@@ -253,7 +253,8 @@ remount() {
 	unmount
 	mount_it "$@"
 }
-fs_pid() { pgrep -f "^[^ ]*/sandboxfs .*$MNT\$" | head -n 1; }
+# The oldest: a child that has not become its program yet is called the same, and numbers begin anew.
+fs_pid() { pgrep -o -f "^[^ ]*/sandboxfs .*$MNT\$"; }
 
 # --- the other side ---
 

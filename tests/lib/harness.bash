@@ -49,6 +49,8 @@ gone() {
 	tasks=("/proc/$1/task/"*)
 	[[ ${stat##*) } == Z* ]] && ((${#tasks[@]} == 1))
 }
+# asks PID: it waits for the answer of a mount.
+asks() { grep -q 'request_wait\|fuse' "/proc/$1/wchan" 2>/dev/null; }
 # within SECONDS COMMAND...: its own status, or 124 and the test's failure when it takes longer.
 within() {
 	local limit=$1

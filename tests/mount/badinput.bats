@@ -161,8 +161,8 @@ nonsense_server() { # MODE
 	/usr/bin/python3 - "$1" "$T/nonsense.sock" <<-'E' 3>&- &
 		import os, socket, sys, threading, time
 		mode, path = sys.argv[1:]
-		if os.path.exists(path): os.unlink(path)
-		s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(64)
+		# under its name it listens already
+		s = socket.socket(socket.AF_UNIX); s.bind(path + "~"); s.listen(64); os.rename(path + "~", path)
 		def head(body, length=None, kind="application/json", status="200 OK", extra=""):
 		    return (f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body) if length is None else length}\r\n{extra}\r\n").encode() + body
 		def serve(c):
@@ -285,8 +285,9 @@ fs_pid_of() { sed -n 's/^pid //p' "$1/ctl/stats"; }
 	refused 'no token' -o token_file="$T/empty" "unix:$T/none" "$MNT"
 	refused 'no token' -o token_file="$T/words" "unix:$T/none" "$MNT"
 	/usr/bin/python3 - "$T/sock" "$T/heads" <<-'E' 3>&- &
-		import socket, sys
-		s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+		import os, socket, sys
+		# under its name it listens already
+		s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1] + "~"); s.listen(8); os.rename(sys.argv[1] + "~", sys.argv[1])
 		while True:
 		    c, _ = s.accept()
 		    with open(sys.argv[2], "ab") as f: f.write(c.recv(65536))

@@ -46,6 +46,7 @@ sandbox_processes() { # a server of the test's own is not the mount's
 	pid=$(fs_pid)
 	kill -9 "$pid"
 	wait $writer || :
+	wait_until 5 gone "$pid"
 	mount_it
 	local n
 	while read -r n; do

@@ -47,6 +47,8 @@ others() { other 'ps -eo pgid=,args= | awk -v me="$(ps -o pgid= $$)" "\$1 + 0 !=
 	mkdir "$C/processes/p"
 	echo "echo up; sleep $S" >"$C/processes/p/cmd"
 	wait_until 10 grep -q up "$C/processes/p/logs"
+	sleeps() { others | grep -qE "^ *[0-9]+ sleep $S\$"; } # and not the shell that is to run it
+	wait_until 10 sleeps
 	x true
 	before=$(others)
 	within 20 grep -r . "$M/ctl" >"$T/grep" 2>&1 || :
@@ -174,19 +176,19 @@ others() { other 'ps -eo pgid=,args= | awk -v me="$(ps -o pgid= $$)" "\$1 + 0 !=
 
 interrupted() { # FILE: a reader of it is ended by INT within a second
 	local pid began
+	rm -f "$T/up"
 	/usr/bin/python3 -c 'import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("up", flush=True)
 open(sys.argv[1]).read()' "$1" >"$T/up" 2>/dev/null 3>&- &
 	pid=$!
-	wait_until 5 grep -q up "$T/up"
-	wait_until 5 blocked_in_fuse $pid
+	wait_until 20 grep -qs up "$T/up"
+	wait_until 20 asks $pid
 	began=$(date +%s%N)
 	kill -INT $pid
 	wait $pid || :
 	(($(date +%s%N) - began < 1000000000 * SLOW)) || { echo "$1 took too long"; return 1; }
 }
-blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State:.[SD]' "/proc/$1/status"; }
 @test "^C ends every file that waits within a second (row 13)" {
 	mkdir "$C/processes/p"
 	echo "sleep $S" >"$C/processes/p/cmd"
@@ -197,7 +199,7 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 	for f in wait-port wait-log; do
 		bash -c "echo '1 ' > $C/processes/p/$f" 2>/dev/null 3>&- &
 		pid=$!
-		wait_until 5 blocked_in_fuse $pid
+		wait_until 20 asks $pid
 		began=$(date +%s%N)
 		kill -TERM $pid
 		wait $pid || :
@@ -207,13 +209,15 @@ blocked_in_fuse() { grep -q fuse "/proc/$1/wchan" 2>/dev/null || grep -q '^State
 
 # bats test_tags=server
 @test "100 blocked readers do not stop ls or another command (row 13)" {
-	local i
+	local i readers=()
 	mkdir "$C/processes/p"
 	echo "sleep $S" >"$C/processes/p/cmd"
 	for i in $(seq 100); do
 		cat "$C/processes/p/follow" >/dev/null 2>&1 3>&- &
 		echo $! >>"$T/pids"
+		readers+=($!)
 	done
+	for i in "${readers[@]}"; do wait_until 20 asks "$i"; done
 	within 5 ls -l "$MNT" "$M" "$W" >/dev/null
 	within 10 bash -c "echo true > $C/exec"
 	echo 'kill KILL' >"$C/processes/p/ctl"

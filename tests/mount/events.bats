@@ -229,7 +229,7 @@ t=$'\t'
 # bats test_tags=server
 @test "^C ends a reader, O_NONBLOCK is EAGAIN, poll tells" {
 	x true # it runs: an opening with O_NONBLOCK starts none
-	within 30 /usr/bin/python3 - "$C/events" "$W/f" <<-'E'
+	within 30 /usr/bin/python3 - "$C/events" "$W/f" "$SLOW" <<-'E'
 		import os, select, signal, sys, time
 		fd = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK)
 		try: os.read(fd, 10); sys.exit("no EAGAIN")
@@ -239,17 +239,20 @@ t=$'\t'
 		open(sys.argv[2], "w").close()
 		assert p.poll(8000)
 		assert b"f" in os.read(fd, 1000)
+		opened, tell = os.pipe()
 		pid = os.fork()
 		if pid == 0:
 		    signal.signal(signal.SIGINT, signal.SIG_DFL)
 		    f = os.open(sys.argv[1], os.O_RDONLY)
-		    os.kill(os.getppid(), signal.SIGCONT)
+		    os.write(tell, b"x")
 		    while True: os.read(f, 1000)
-		time.sleep(0.3)
+		os.close(tell)
+		assert os.read(opened, 1) == b"x"
+		while "request_wait" not in open(f"/proc/{pid}/wchan").read(): time.sleep(0.01)
 		began = time.monotonic()
 		os.kill(pid, signal.SIGINT)
-		os.waitpid(pid, 0)
-		assert time.monotonic() - began < 2
+		assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT
+		assert time.monotonic() - began < 3 * int(sys.argv[3])
 	E
 }
 

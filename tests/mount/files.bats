@@ -280,9 +280,11 @@ renameat2() { # OLD NEW FLAGS: its errno's name, or ok
 
 @test "a new file appears whole in the sandbox, never in part" {
 	x 'mkdir d; cat > watch.sh <<E
+touch begun
 while [ ! -e stop ]; do for f in d/*; do [ -e "\$f" ] && [ "\$(stat -c %s "\$f" 2>/dev/null || echo 8000000)" != 8000000 ] && echo "\$f" >> torn; done; done
 E'
 	echo 'bash watch.sh' >"$C/processes/new"
+	wait_until 10 test -e "$W/begun"
 	local i
 	for i in 1 2 3 4 5 6; do head -c 8000000 /dev/zero >"$W/d/f$i"; done
 	touch "$W/stop"

@@ -313,6 +313,7 @@ deleted_files() {
 	if [ -r "/proc/$1/fd" ]; then ls -l "/proc/$1/fd" | grep -c '(deleted)'; else echo 0; fi
 }
 fewer_than() { [ "$(threads_of "$1")" -lt "$2" ]; }
+no_more_deleted() { [ "$(deleted_files "$1")" -le "$2" ]; }
 @test "a destroyed sandbox leaves no thread, no spool and no port behind in the program" {
 	many || skip 'one sandbox only'
 	local pid before files i port readers=()
@@ -339,7 +340,7 @@ fewer_than() { [ "$(threads_of "$1")" -lt "$2" ]; }
 	echo drop-caches >"$MNT/ctl/ctl"
 	# the loop keeps a few idle readers of its own
 	wait_until 15 fewer_than "$pid" $((before + 9))
-	[ "$(deleted_files "$pid")" -le "$files" ]
+	wait_until 15 no_more_deleted "$pid" "$files"
 	[ "$(x 'echo still')" = still ]
 }
 port_closed() { ! bash -c "exec 7<>/dev/tcp/127.0.0.1/$1" 2>/dev/null; }

@@ -212,6 +212,7 @@ t=$'\t'
 	local i before pid
 	x true
 	pid=$(fs_pid)
+	few_threads() { (($(ls "/proc/$pid/task" | wc -l) < before + 40)); }
 	cat "$C/events" >"$T/first" 3>&- &
 	echo $! >>"$T/pids"
 	listen
@@ -223,7 +224,7 @@ t=$'\t'
 	within 5 ls -l "$W" >/dev/null
 	# one that opened later sees a later one
 	for i in $(seq 99); do wait_until 20 bash -c "grep -q seen $T/out$i || { touch $W/seen; false; }"; done
-	(($(ls "/proc/$pid/task" | wc -l) < before + 40)) || { ls "/proc/$pid/task" | wc -l; return 1; }
+	wait_until 20 few_threads || { ls "/proc/$pid/task" | wc -l; return 1; }
 }
 
 # bats test_tags=server

@@ -534,16 +534,18 @@ modes_there() { [ "$(other 'stat -c %a /workspace/p /workspace/q /workspace/r' |
 }
 
 @test "df of the mount and of a sandbox's directory answer without a request, with room for what fits (row 33)" {
-	local at before
+	local at before after
 	ls "$W" # it has started
 	before=$(awk '$1 == "requests" { print $2 }' "$MNT/ctl/stats")
-	for at in "$MNT" "$M"; do
+	# what ls has opened is closed behind it: that may be a request or two
+	for at in "$MNT" "$M" "$MNT" "$M"; do
 		[ "$(df -B1 --output=avail "$at" | tail -n 1)" -gt 1000000 ]
 		[ "$(df -B1 --output=size "$at" | tail -n 1)" -gt 1000000 ]
 		[ "$(stat -f -c %s "$at")" -gt 0 ]
 		[ "$SERVER" != local ] || [ "$(stat -f -c '%S %b' "$at")" = "$(stat -f -c '%S %b' "$T/data")" ]
 	done
-	[ "$(awk '$1 == "requests" { print $2 }' "$MNT/ctl/stats")" = "$before" ]
+	after=$(awk '$1 == "requests" { print $2 }' "$MNT/ctl/stats")
+	((after - before < 4)) || { echo "$((after - before)) requests"; return 1; }
 }
 
 # bats test_tags=server

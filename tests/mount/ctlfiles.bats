@@ -328,6 +328,8 @@ no_more_deleted() { [ "$(deleted_files "$1")" -le "$2" ]; }
 		echo "sleep $S" >"$C/processes/p/cmd"
 		port=$((20000 + RANDOM % 20000))
 		echo web >"$C/ports/$port"
+		# its own number, where that was free here
+		port=$(sed 's/.*:\([0-9]*\).*/\1/' "$C/ports/$port")
 		cat "$C/processes/p/follow" >/dev/null 2>&1 3>&- &
 		readers+=($!)
 		echo text >"$MNT/d$i/workspace/f"

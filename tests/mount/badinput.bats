@@ -81,6 +81,7 @@ print(os.read(fd, 100000))' "$C/exec.json" "$text"
 	start
 	/usr/bin/python3 -c 'print("{\"command\":" * 200000)' >"$T/deep"
 	run within 20 bash -c "cat '$T/deep' > '$C/exec.json'"
+	[ "$status" != 0 ]
 	[ "$status" != 124 ]
 	[ "$(x 'echo fine')" = fine ]
 }

@@ -323,8 +323,10 @@ t=$'\t'
 	pid=$!
 	wait_until 10 bash -c "touch $W/f; grep -q . $T/out2"
 	umount -l "$MNT" 2>/dev/null || fusermount3 -uz "$MNT"
-	kill -TERM $pid
+	kill -TERM "$(fs_pid)"
 	wait_until 15 gone $pid
+	cat "$T/err2"
+	[ -s "$T/err2" ]
 }
 
 @test "looking at all that is in ctl/, as grep -r does, starts no sandbox" {

@@ -67,9 +67,9 @@ while True:
 E
 	echo old >"$W/a b"
 	echo old >"$W/back\\slash"
-	/usr/bin/python3 "$T/watch.py" "$W" >"$T/heard" 3>&- &
+	/usr/bin/python3 "$T/watch.py" "$W" >>"$T/heard" 3>&- & # at its end, also when it has been emptied
 	echo $! >>"$T/pids"
-	wait_until 10 grep -q ready "$T/heard"
+	wait_until 10 grep -qs ready "$T/heard"
 	cd "$W"
 	setsid sbx-follow 3>&- &
 	local p=$!
@@ -79,6 +79,7 @@ E
 	other 'cd /workspace; echo new > "a b"; echo new > "back\\slash"'
 	wait_until 10 grep -qx 'a b' "$T/heard"
 	wait_until 10 grep -qxF 'back\slash' "$T/heard"
+	: >"$T/heard"
 	other 'rm "/workspace/a b"'
 	wait_until 10 grep -qx '\.' "$T/heard"
 	kill -- -$p

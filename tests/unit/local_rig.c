@@ -125,7 +125,7 @@ static bool empty_but(const char *dir, const char *name)
 
 bool no_child_left(void)
 {
-	int64_t until = call_now_ms() + 5000;
+	int64_t until = call_now_ms() + 30000;
 	while (waitpid(-1, NULL, WNOHANG) >= 0) {
 		if (call_now_ms() > until)
 			return false;
@@ -228,7 +228,7 @@ int rig_main(int argc, char **argv, int (*tests)(void))
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (!usable()) {
-		printf("SKIP: bubblewrap cannot make a user namespace here\n");
+		printf("1..1\nok 1 - all # skip bubblewrap cannot make a user namespace here\n");
 		return 0;
 	}
 	pose_as_sandboxd(bin);

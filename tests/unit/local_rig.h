@@ -50,7 +50,7 @@ void say(const char *why, const struct call *c);
 int ask(const struct driver_instance *inst, const char *what);
 /* What system() gives for a shell command, with the place as $PLACE. */
 int sh(const struct place *p, const char *script);
-/* What lost its parent is ours (rig_main has seen to it): all of it ends, within 5 s. */
+/* What lost its parent is ours (rig_main has seen to it): all of it ends, within 30 s. */
 bool no_child_left(void);
 /* Another program with a mount of its own of that server: starts `box`, writes its socket's path with its NUL to fd, and stays. */
 pid_t rig_hold(const char *server, int fd);

@@ -205,7 +205,7 @@ static void runs_are_directories_and_sizes_are_true(void **state)
 	assert_read(&f, "outerr!");
 	assert_read(&f, "");
 	assert_file("runs/1/exit", "7\n");
-	assert_file_holds("runs/1/duration", "0.0");
+	assert_file("runs/1/duration", "2.000\n");
 	assert_file_holds("runs/1/started", "Z\n");
 	struct node *last = find("last");
 	AUTO_FREE char *text = NULL;

@@ -3,7 +3,6 @@
 #include "fileop_rig.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 static void test_ping_and_the_head_of_a_reply(void **state)
 {
@@ -257,11 +256,11 @@ static void test_handles_end_with_the_lease(void **state)
 	AUTO_BUF again = BUF_INIT;
 	put_file(r, "f", "x");
 	size_t before = count_descriptors();
+	int64_t now = fileop_now_ms(); /* it is heard of from then on */
 	assert_int_equal(op_open(r, 1, "f", RW, 0, NULL), 0);
 	assert_int_equal(op_open(r, 2, "g", STAGE_NEW, 0644, NULL), 3);
 	r->seq = 1;
 	assert_int_equal(op_make(r, FILEOP_MKDIR, "d", 0755), 0);
-	int64_t now = fileop_now_ms();
 	fileop_expire(r->s, now + (FILEOP_LEASE_SECONDS - 5) * 1000);
 	assert_int_equal(r->s->clients->handle_count, 2);
 	fileop_expire(r->s, now + (FILEOP_LEASE_SECONDS + 5) * 1000); /* looked at once a minute */
@@ -393,37 +392,66 @@ struct worker {
 	int failures;
 };
 
-static atomic_uint_fast64_t next_seq = 1;
+static pthread_mutex_t numbers = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
+static uint64_t next_seq = 1;
+static uint64_t under_way[THREADS]; /* of each thread; 0: none */
 
-/* Batches of one client get their numbers in order, from whichever thread. */
-static struct rig *numbered(struct rig *r)
+static uint64_t oldest_under_way(void)
 {
-	r->seq = atomic_fetch_add(&next_seq, 1);
-	r->acked = r->seq > 1000 ? r->seq - 1000 : 0;
-	return r;
+	uint64_t oldest = next_seq;
+	for (unsigned i = 0; i < THREADS; i++)
+		if (under_way[i] && under_way[i] < oldest)
+			oldest = under_way[i];
+	return oldest;
+}
+
+/* What its thread had under way has been answered. */
+static void is_answered(const struct worker *w)
+{
+	pthread_mutex_lock(&numbers);
+	under_way[w->number] = 0;
+	pthread_cond_broadcast(&answered);
+	pthread_mutex_unlock(&numbers);
+}
+
+/*
+ * Batches of one client get their numbers in order, from whichever thread. One that thousands overtake would be refused: a thread
+ * that does not get to run is waited for.
+ */
+static struct rig *numbered(struct worker *w)
+{
+	is_answered(w);
+	pthread_mutex_lock(&numbers);
+	while (next_seq - oldest_under_way() >= 1000)
+		pthread_cond_wait(&answered, &numbers);
+	w->rig.seq = under_way[w->number] = next_seq++;
+	w->rig.acked = oldest_under_way() - 1;
+	pthread_mutex_unlock(&numbers);
+	return &w->rig;
 }
 
 /* All write, read, commit, close and open one shared handle and one of their own. */
 static void *work(void *arg)
 {
 	struct worker *w = arg;
-	struct rig *r = &w->rig;
 	char name[32];
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		uint64_t own = 1000 + w->number;
 		snprintf(name, sizeof(name), "own-%u-%u", w->number, i % 10);
-		w->failures += op_open(numbered(r), own, name, STAGE_OVER, 0644, NULL) < 0;
-		w->failures += op_write(numbered(r), own, 0, name, strlen(name)) < 0;
-		op_open(numbered(r), 1, "shared", STAGE_OVER, 0644, NULL);
-		op_write(numbered(r), 1, i, "shared", 6);
-		op_read(numbered(r), 1, "", 0, 100, NULL);
-		w->failures += op_commit(numbered(r), own, NULL) < 0;
-		op_commit(numbered(r), 1, NULL);
-		op_getattr(numbered(r), 1, "", NULL);
-		op_close(numbered(r), 1);
-		w->failures += op_close(numbered(r), own) < 0;
-		fileop_expire(r->s, fileop_now_ms() + 61000);
+		w->failures += op_open(numbered(w), own, name, STAGE_OVER, 0644, NULL) < 0;
+		w->failures += op_write(numbered(w), own, 0, name, strlen(name)) < 0;
+		op_open(numbered(w), 1, "shared", STAGE_OVER, 0644, NULL);
+		op_write(numbered(w), 1, i, "shared", 6);
+		op_read(numbered(w), 1, "", 0, 100, NULL);
+		w->failures += op_commit(numbered(w), own, NULL) < 0;
+		op_commit(numbered(w), 1, NULL);
+		op_getattr(numbered(w), 1, "", NULL);
+		op_close(numbered(w), 1);
+		w->failures += op_close(numbered(w), own) < 0;
+		fileop_expire(w->rig.s, fileop_now_ms() + 61000);
 	}
+	is_answered(w);
 	return NULL;
 }
 

@@ -78,6 +78,7 @@ static void statuses(void **state)
 	assert_int_equal(WEXITSTATUS(said(*state, "exit 7", &out)), 7);
 	assert_int_equal(WTERMSIG(said(*state, "kill -9 $$", &out)), SIGKILL);
 	assert_int_equal(said(*state, "echo words >&2", &out), 0);
+	assert_int_equal(out.size, 6);
 	assert_memory_equal(out.data, "words\n", out.size);
 }
 

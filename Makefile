@@ -165,7 +165,9 @@ fuzz: fuzz-programs
 # The Worker of contrib/worker: its types and its style. Its tests are among those of tests/cloudflare.
 worker-check:
 	@if command -v npm >/dev/null; then cd contrib/worker && \
-		{ [ -x node_modules/.bin/tsc ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; } && npm run -s check; \
+		{ [ -x node_modules/.bin/tsc ] || for pause in 0 10 20 30; do \
+			sleep $$pause; npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && break; \
+		done; } && npm run -s check; \
 	else echo 'contrib/worker: not checked, needs node and npm'; fi
 
 lint: lint-format lint-tidy lint-shell lint-man

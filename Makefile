@@ -174,7 +174,7 @@ lint: lint-format lint-tidy lint-shell lint-man
 lint-format:
 	$(CLANG_FORMAT) --dry-run -Werror $(FS_SRC) $(D_SRC) contrib/helper/no_tls.c $(wildcard tests/unit/*.[ch]) $(HEADERS) $(FUZZ_SRC) tests/fuzz/fuzz.h
 lint-shell:
-	shellcheck -s sh contrib/demo contrib/deps contrib/helper/link contrib/helper/sysroot contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps .ci/run
+	shellcheck -s sh contrib/demo contrib/deps contrib/helper/link contrib/helper/sysroot contrib/sbx/sbx contrib/sbx/sbx-sh contrib/editors/sbx-follow tests/fuzz/run tests/cloudflare/deps tests/lib/unshared .ci/run
 	shellcheck -s bash contrib/completions/sbx.bash tests/run tests/lib/where.sh
 	shellcheck -s bats --include=SC2314,SC2315 tests/*/*.bats # a ! that fails no test
 lint-man:

@@ -108,7 +108,8 @@ try_server() { # unix|tcp: server_pid is empty if it has ended
 		;;
 	esac
 	# The API speaks of /workspace, so there must be one: this machine's files with the test's directory at that name.
-	local bind=() d
+	local bind=() wrap=() d
+	[ "$(id -u)" != 0 ] || wrap=("$repo/tests/lib/unshared")
 	for d in /*; do
 		if [ -L "$d" ]; then
 			bind+=(--symlink "$(readlink "$d")" "$d")
@@ -119,7 +120,7 @@ try_server() { # unix|tcp: server_pid is empty if it has ended
 		fi
 	done
 	ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" \
-		bwrap "${bind[@]}" --bind "$T/ws" /workspace "${server_bwrap[@]}" --die-with-parent \
+		"${wrap[@]}" bwrap "${bind[@]}" --bind "$T/ws" /workspace "${server_bwrap[@]}" --die-with-parent \
 		"$sandboxd" "$@" --workspace /workspace "${server_args[@]}" >"$T/server.log" 2>&1 3>&- &
 	local outer=$!
 	wait_until 10 pings_or_gone $outer

@@ -39,7 +39,7 @@ setup() {
 	mkdir "$W" "$T/spool" "$T/home"
 	# what a shell of root reads at its start is not the tests' matter
 	[[ $(id -u) != 0 || $(realpath "$sandboxd")$T == */root/* ]] ||
-		WRAP=(unshare -m sh -c 'mount --bind "$0" /root && exec "$@"' "$T/home")
+		WRAP=("$repo/tests/lib/unshared" sh -c 'mount --bind "$0" /root && exec "$@"' "$T/home")
 	local log=${SAN_LOG:-$T}/san
 	# The leak check traces its process, which a user may not do to one that cannot be dumped.
 	local leaks=

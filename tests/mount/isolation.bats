@@ -75,7 +75,7 @@ nothing_but_looked() {
 
 @test "the sandbox sees these directories and these files of /etc, and no more" {
 	start
-	run x 'ls -A /'
+	run -0 x 'ls -A /'
 	echo "$output"
 	for name in $output; do
 		case $name in
@@ -89,7 +89,7 @@ nothing_but_looked() {
 	plots() { ! [ -e "/etc/$1" ] || echo "$1 "; }
 	[ "$(echo "$output" | tr '\n' ' ')" = "/dev/shm: /etc: alternatives $(plots fonts)group host.conf hostname hosts ld.so.cache ld.so.conf ld.so.conf.d $(plots matplotlibrc)mtab nsswitch.conf os-release passwd resolv.conf shells ssl /etc/ssl: certs /home: /root: /run: /tmp: /var: tmp /var/tmp: " ]
 	[ "$(x 'cut -d: -f1 /etc/passwd' | tr '\n' ' ')" = 'root nobody ' ]
-	run x 'cut -d" " -f5 /proc/self/mountinfo | sort'
+	run -0 x 'cut -d" " -f5 /proc/self/mountinfo | sort'
 	echo "$output"
 	for name in $output; do
 		case $name in
@@ -107,7 +107,8 @@ nothing_but_looked() {
 	echo secret >"$T/secret"
 	chmod 644 "$T/secret"
 	[ "$(cat "$T/secret")" = secret ]
-	x "! cat $T/secret; ! ls $T; ! ls $HOME; ! ls /sys /boot /srv /opt /mnt" 2>/dev/null
+	x "! cat $T/secret && ! ls $T && ! ls $HOME" 2>/dev/null
+	x 'for d in sys boot srv opt mnt; do ! ls /$d || exit 1; done' 2>/dev/null
 	for way in "$T/secret" "../../../../../..$T/secret" "/proc/self/cwd/../..$T/secret" "/proc/1/root$T/secret"; do
 		x "! cat $way" 2>/dev/null
 	done
@@ -182,7 +183,7 @@ nothing_but_looked() {
 	start
 	[ "$(x 'id -u')" = 0 ]
 	x 'mkdir d; touch d/f; chmod 4755 d/f'
-	local file pid
+	local file pid looked=0
 	file=$(find "$T/data" -path '*/workspace/d/f')
 	[ "$(stat -c %u "$file")" != 0 ]
 	for pid in $(test_processes | cut -d: -f1); do
@@ -190,10 +191,13 @@ nothing_but_looked() {
 		*/sandboxd | */slirp4netns | */bwrap) ;;
 		*) continue ;;
 		esac
-		echo "$pid $(grep ^Uid "/proc/$pid/status")"
-		! grep -q '^Uid:.*\b0\b' "/proc/$pid/status"
-		grep -qP '^Groups:\s*(0|'"$(id -g)"')?\s*$' "/proc/$pid/status" || [ "$(id -u)" != 0 ]
+		cp "/proc/$pid/status" "$T/status" 2>/dev/null || continue # it has ended
+		looked=$((looked + 1))
+		echo "$pid $(grep ^Uid "$T/status")"
+		! grep -q '^Uid:.*\b0\b' "$T/status" || return 1
+		grep -qP '^Groups:\s*(0|'"$(id -g)"')?\s*$' "$T/status" || [ "$(id -u)" != 0 ]
 	done
+	((looked >= 1)) # a user may not look at the sandbox's own
 }
 
 @test "a command can neither stop nor kill the sandbox's server" {
@@ -215,7 +219,7 @@ nothing_but_looked() {
 	[ "$(x 'cat; echo end')" = end ]
 	# nor has any process there something of the host
 	run x 'ls -l /proc/[0-9]*/fd 2>/dev/null'
-	[[ $output != *"$T"* ]]
+	[[ $output == *' -> /dev/null'* && $output != *"$T"* ]]
 	exec 17<&- 18<&-
 }
 
@@ -223,16 +227,16 @@ nothing_but_looked() {
 	export SECRET_TOKEN=$S LD_LIBRARY_PATH=/tmp BASH_ENV=/etc/profile
 	start
 	unset LD_LIBRARY_PATH BASH_ENV
-	run x 'env | cut -d= -f1 | sort | tr "\n" " "'
+	run -0 x 'env | cut -d= -f1 | sort | tr "\n" " "'
 	echo "$output"
 	for name in $output; do
 		case $name in HOME | LANG | LC_ALL | PATH | PWD | SHELL | SHLVL | USER | LOGNAME | TERM | _) ;; *) return 1 ;; esac
 	done
 	run x 'cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr "\0" "\n"'
-	[[ $output != *$S* && $output != *"$T"* ]]
+	[[ $output == *sandboxd* && $output != *$S* && $output != *"$T"* ]]
 	for pid in $(test_processes | cut -d: -f1); do
 		case $(readlink "/proc/$pid/exe") in
-		*/sandboxd | */slirp4netns | */bwrap) ! grep -q SECRET_TOKEN "/proc/$pid/environ" 2>/dev/null ;;
+		*/sandboxd | */slirp4netns | */bwrap) ! grep -q SECRET_TOKEN "/proc/$pid/environ" 2>/dev/null || return 1 ;;
 		esac
 	done
 }
@@ -302,9 +306,12 @@ nothing_but_looked() {
 
 # --- network ---
 
+# A link's own address is looked at for a second or two before it is used, and says so.
+settled() { [[ $(x 'ip addr') != *tentative* ]]; }
 with_network() {
 	start "$@"
 	x true
+	wait_until 20 settled
 	grep '^network' "$C/status"
 	grep -qE '^network (internet|lan)$' "$C/status" || skip "$(grep '^network' "$C/status")"
 }
@@ -313,11 +320,15 @@ with_network() {
 listeners() {
 	/usr/bin/python3 - "$T/heard" "$T/port" "sbxt-$S" <<-'E' 3>&- &
 		import os, select, socket, struct, sys
-		tcp = socket.socket(); tcp.bind(("0.0.0.0", 0)); tcp.listen(50)
-		port = tcp.getsockname()[1]
-		six = socket.socket(socket.AF_INET6); six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-		six.bind(("::", port)); six.listen(50)
-		udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("0.0.0.0", port))
+		while True:
+		    tcp = socket.socket(); tcp.bind(("0.0.0.0", 0)); tcp.listen(50)
+		    port = tcp.getsockname()[1]
+		    six = socket.socket(socket.AF_INET6); six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+		    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		    try: six.bind(("::", port)); udp.bind(("0.0.0.0", port))
+		    except OSError: continue                  # that number is another program's there
+		    six.listen(50)
+		    break
 		for line in os.popen("ip -4 -o addr"):
 		    try: udp.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP,
 		        socket.inet_aton("239.1.2.3") + socket.inet_aton(line.split()[3].split("/")[0]))
@@ -412,8 +423,8 @@ reach_probe() { # ADDRESS...: tries each by TCP and UDP, plainly and by every wa
 	with_network
 	local before
 	before=$(x 'ip route; ip addr')
-	x '! ip route del prohibit 10.0.0.0/8; ! ip route flush root 0/0; ! ip link set tap0 down; ! ip addr add 10.9.9.9/8 dev tap0
-	   ! ip neigh add 10.1.1.1 lladdr 52:55:0a:00:02:02 dev tap0; ! ip xfrm policy flush' 2>/dev/null
+	x '! ip route del prohibit 10.0.0.0/8 && ! ip route flush root 0/0 && ! ip link set tap0 down && ! ip addr add 10.9.9.9/8 dev tap0 &&
+	   ! ip neigh add 10.1.1.1 lladdr 52:55:0a:00:02:02 dev tap0 && ! ip xfrm policy flush' 2>/dev/null
 	[ "$(x 'ip route; ip addr')" = "$before" ]
 	run inside <<-'E'
 		import socket
@@ -486,14 +497,13 @@ socket.create_connection(l.getsockname())"'
 
 @test "a full tmpfs stays inside: ENOSPC there, and commands, output and files go on" {
 	start -o limits=tmp:8M
-	local before d
-	before=$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)
+	local d
 	for d in /tmp /dev/shm /root /home /run /var/tmp; do
 		run x "head -c 64M /dev/zero > $d/full"
 		[[ $output == *'No space left'* ]]
 		[ "$(x "stat -c %s $d/full")" -le $((8 << 20)) ]
 	done
-	[ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt $((before - 400000)) ]
+	[ "$(x 'du -cks /tmp /dev/shm /root /home /run /var/tmp' | awk 'END { print $1 }')" -le $((6 * 8192)) ]
 	[ "$(x 'echo fine')" = fine ]
 	[ "$(x 'seq 100000' | tail -n 1)" = 100000 ]
 	seq 10000 >"$W/f"

@@ -21,7 +21,8 @@ def proxy(order):
 
 
 def settled():
-    """The size on the other side, once what is late has come."""
+    """The size on the other side, once what is late has come: when nothing is on the link any more, a moment for the server."""
+    proxy("begin")
     size, since = -1, time.monotonic()
     while time.monotonic() < since + 3:
         now = os.stat(workspace + "/log").st_size

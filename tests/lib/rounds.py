@@ -87,13 +87,15 @@ def prepare(d):
 
 
 def know(d):
-    """It is learned how slow the link is; then all that was known has run out, and the directory and what is in it are looked at."""
+    """It is learned how slow the link is; then all that was known has run out, and the directory and what is in it are looked at: from when on."""
     for i in range(4):
         os.path.exists("%s/none%d" % (W, i))
     time.sleep(1.1)
+    since = time.monotonic()
     with os.scandir(d) as entries:
         for e in entries:
             e.stat()
+    return since
 
 
 bad = False
@@ -101,14 +103,18 @@ put(W + "/warm", 0)
 save_by_rename(W + "/warm")
 for name in sys.argv[4:] or OPERATIONS:
     allowed, act = OPERATIONS[name]
-    d = "%s/%s.d" % (W, name)
-    proxy("delay 0")
-    prepare(d)
-    proxy("delay 50")
-    know(d)
-    proxy("begin")
-    act(d)
-    n = int(proxy("count")[0])
+    for again in range(5):
+        d = "%s/%s%d.d" % (W, name, again)
+        proxy("delay 0")
+        prepare(d)
+        proxy("delay 50")
+        since = know(d)
+        proxy("begin")
+        act(d)
+        n = int(proxy("count")[0])
+        # On a machine that has other things to do what was known may have run out before it was of use: that shows nothing.
+        if n <= allowed or time.monotonic() - since < 0.95:
+            break
     print(name, n, allowed, flush=True)
     bad |= n > allowed
 sys.exit(bad)

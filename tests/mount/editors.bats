@@ -63,7 +63,7 @@ saved() { # TEXT
 		expect "second"
 		send "new "
 		send "\017"
-		expect "Write"
+		expect "Name to Write"
 		send "\r"
 		expect "Wrote"
 		send "\030"
@@ -136,10 +136,12 @@ saved() { # TEXT
 		bad = 0
 		while not os.path.exists("stop"):
 		    d = open("f").read()
+		    open("begun", "w")
 		    if len(d) != 5000 or len(set(d)) != 1: bad += 1
 		open("result", "w").write(str(bad))
 	E
 	echo 'python3 watch.py' >"$C/processes/new"
+	wait_until 20 test -e "$W/begun"
 	local i c
 	for i in $(seq 60); do
 		c=$((i % 10))
@@ -147,6 +149,6 @@ saved() { # TEXT
 		mv "$W/.tmp" "$W/f"
 	done
 	touch "$W/stop"
-	wait_until 10 test -s "$W/result"
+	wait_until 20 test -s "$W/result"
 	[ "$(cat "$W/result")" = 0 ]
 }

@@ -22,7 +22,8 @@ load ../lib/backups
 	local before pid
 	mkdir "$C/processes/p"
 	echo "setsid sleep $S & sleep $S" >"$C/processes/p/cmd"
-	wait_until 10 grep -q running "$C/processes/p/status"
+	both() { [ "$(pgrep -cf "^sleep $S\$")" = 2 ]; }
+	wait_until 10 both
 	before=$(test_processes)
 	pid=$(fs_pid)
 	kill -9 "$pid"

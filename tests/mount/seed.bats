@@ -10,7 +10,7 @@ lines() {
 			/^THE SDK AS SHELL LINES/ { section = 1 }
 			section && index($0, from) == 1 { on = 1 }
 			on { print }
-			on && index($0, to) == 1 { found = 1; exit }
+			on && index($0, to) == 1 { found = 1; on = section = 0 } # to its end: man leaves files if it cannot write
 			END { exit !found }' | sed "s,^\\(M=[^ ]*/\\)demo ,\\1$NAME ,"
 }
 # seed SHELL FROM TO: runs them, stops at the first that fails; every line has M, C and W.

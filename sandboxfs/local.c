@@ -52,6 +52,7 @@ struct box {
 	struct box *next; /* of those that run; the driver's lock, as refs */
 	unsigned refs;
 	struct child *bwrap, *slirp;
+	bool stays; /* bwrap could not be ended: box_exited is still to come */
 	struct bucket_set *buckets;
 	int lock;       /* of its directory */
 	int init;       /* pidfd of its pid 1, sandboxd */
@@ -387,7 +388,8 @@ static void box_free(struct box *b)
 	local_buckets_free(b->buckets);
 	free(b->socket);
 	free(b->name);
-	free(b);
+	if (!b->stays)
+		free(b);
 }
 
 /* Drops a reference. */
@@ -448,7 +450,8 @@ static void box_end(struct box *b, bool polite)
 	if (b->bwrap && (b->init < 0 || child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))) {
 		/* Its child too, which may not be told to us yet. */
 		child_kill_group(b->bwrap);
-		if (child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL))
+		b->stays = child_wait(b->bwrap, call_now_ms() + FORCED_MS, NULL) != 0;
+		if (b->stays)
 			log_error("%s: bubblewrap does not end", b->name);
 	}
 	if (b->slirp) {

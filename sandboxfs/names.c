@@ -26,6 +26,7 @@ enum {
 	LOCK_LOOK_MS = 20,
 	LOCK_LOOKS = 15,
 	OLD_MS = 2000, /* what it started has so long to go by itself */
+	OLD_KILLED_MS = 10000,
 	PF_EXITING = 4 /* of /proc/PID/stat, as the kernel has it */
 };
 
@@ -292,7 +293,7 @@ static int wait_for_old(int lock, struct call *c, const char *name)
 		return 0;
 	log_error("a sandbox of a program that died still ran (pid %d): killed", pid);
 	pidfd_send_signal(fd, SIGKILL, NULL, 0); /* what fails here shows in the poll */
-	if (poll(&p, 1, OLD_MS) == 1)
+	if (poll(&p, 1, OLD_KILLED_MS) == 1)
 		return 0;
 	return call_fault(c, EBUSY, NULL,
 		"%s: its sandbox of a program that died (pid %d) still runs and cannot be killed", name,

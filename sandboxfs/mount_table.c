@@ -22,7 +22,7 @@
 #include "buf.h"
 #include "cleanup.h"
 
-enum { LINKS_MAX = 16, BACKLOG = 4096, ANNOUNCE_TRIES = 50, ANNOUNCE_PAUSE_NS = 20000000 };
+enum { LINKS_MAX = 16, BACKLOG = 4096, ANNOUNCE_TRIES = 250, ANNOUNCE_PAUSE_NS = 20000000 };
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */

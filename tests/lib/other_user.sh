@@ -32,16 +32,17 @@ import os, socket, sys, time
 s = socket.socket(socket.AF_UNIX)
 s.bind("\0sandboxfs-mount-" + sys.argv[1])
 told, tell = os.pipe()
-if os.fork() == 0:
+child = os.fork()
+if child == 0:
     os.close(1)
     os.close(2)
     os.read(told, 1)
     time.sleep(1000)
 s.listen(64)
-print(os.getpid(), flush=True)
+print(os.getpid(), child, flush=True)
 os.write(tell, b"x")
 END
-number=$(cat "$T/squatter")
+read -r number squatter <"$T/squatter"
 until_true eval "! kill -0 $number 2>/dev/null"
 # again: a thread or a program that begins at this moment may get it first
 for ((tries = 0; tries < 50; tries++)); do
@@ -55,6 +56,8 @@ done
 rc=0
 "$B/sandboxfs" -u --kill "$T/home/m" || rc=$?
 if kill -0 $other; then echo "spared: $rc"; fi
+# before the mount, whose device number is the next one's, of another test perhaps
+kill -9 "$squatter"
 if mounted home/m; then umount -l "$T/home/m"; fi
 
 # a link where a directory of its path was

@@ -330,7 +330,7 @@ depth() {
 	stop
 	# in a namespace of its own: it goes with the server
 	# shellcheck disable=SC2016
-	WRAP=(unshare -m sh -c 'mount -t tmpfs none "$0/b/x/data" && : >"$0/b/x/data/object" && exec "$@"' "$W")
+	WRAP=("$repo/tests/lib/unshared" sh -c 'mount -t tmpfs none "$0/b/x/data" && : >"$0/b/x/data/object" && exec "$@"' "$W")
 	serve
 	inside=/proc/$server/root$W
 	[[ $(unpack b "$T/tar" replace=1 | errno) = EBUSY* ]]
@@ -340,7 +340,7 @@ depth() {
 	# of a file too
 	stop
 	# shellcheck disable=SC2016
-	WRAP=(unshare -m sh -c 'mount --bind "$1" "$0/b/x/file" && shift && exec "$@"' "$W" "$T/other")
+	WRAP=("$repo/tests/lib/unshared" sh -c 'mount --bind "$1" "$0/b/x/file" && shift && exec "$@"' "$W" "$T/other")
 	serve
 	[[ $(unpack b "$T/tar" replace=1 | errno) = EBUSY* ]]
 	[ "$(ls -A "$W/b")" = $'old\nx' ]

@@ -183,6 +183,7 @@ sleeping() { [ "$(other "pgrep -fxc 'sleep $S'")" = "$1" ]; }
 	within 10 cat "$D/data" | cmp - "$T/late" # reading consumes nothing
 	pty
 	exec 5<"$D/data"
+	read -r -t $((20 * SLOW)) -n 1 first <&5 # of the prompt: its place is where it reads first, which may be late
 	type 'seq 300000; echo th""e end; touch done; exit\r'
 	read -r -t $((20 * SLOW)) first <&5
 	wait_until 60 test -e "$W/done" # nothing is read meanwhile, and the program is not held up

@@ -271,6 +271,19 @@ static unsigned long long start_time(pid_t pid)
 	return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
+/* Waits for the end of the process fd holds: 0, -ETIMEDOUT, or -EINTR: c was cancelled (NULL: cannot be). */
+static int old_ends(int fd, struct call *c, int64_t limit_ms)
+{
+	struct pollfd p = {fd, POLLIN, 0};
+	for (int64_t until = call_now_ms() + limit_ms; poll(&p, 1, LOCK_LOOK_MS) != 1;) {
+		if (c && call_cancelled(c))
+			return -EINTR;
+		if (call_now_ms() >= until)
+			return -ETIMEDOUT;
+	}
+	return 0;
+}
+
 /*
  * The sandbox of a program that was killed dies with it, but the lock may be free a moment earlier. Waits for that moment,
  * so that two sandboxes never have one workspace.
@@ -288,13 +301,14 @@ static int wait_for_old(int lock, struct call *c, const char *name)
 	AUTO_FD int fd = pidfd_open(pid, 0);
 	if (fd < 0 || start_time(pid) != started)
 		return 0;
-	struct pollfd p = {fd, POLLIN, 0};
-	if (poll(&p, 1, OLD_MS) == 1)
-		return 0;
+	int err = old_ends(fd, c, OLD_MS);
+	if (err != -ETIMEDOUT)
+		return err;
 	log_error("a sandbox of a program that died still ran (pid %d): killed", pid);
-	pidfd_send_signal(fd, SIGKILL, NULL, 0); /* what fails here shows in the poll */
-	if (poll(&p, 1, OLD_KILLED_MS) == 1)
-		return 0;
+	pidfd_send_signal(fd, SIGKILL, NULL, 0); /* what fails here shows in the wait */
+	err = old_ends(fd, c, OLD_KILLED_MS);
+	if (err != -ETIMEDOUT)
+		return err;
 	return call_fault(c, EBUSY, NULL,
 		"%s: its sandbox of a program that died (pid %d) still runs and cannot be killed", name,
 		pid);

@@ -191,19 +191,27 @@ b"' >/dev/null
 	[ "$(says t "sleep $S")" = "124 '' 'Command timed out after 150ms'" ]
 }
 
-@test "a cancel ends the command and keeps the shell and its earlier jobs" {
-	says a "v=1; sleep $S & job=\$!" >/dev/null
-	wait_until 20 sleeping
+# A command of session a that has begun to sleep is sent each of these, and nothing that follows in it runs.
+ended_by_all() { # SECONDS CHECK...: looks at the answer, in $T/answer
+	local how client seconds=$1
+	shift
 	for how in '{"cancel":true}' '{"signal":"INT"}' '{"signal":"TERM"}' '{"signal":9}'; do
-		on "c${#how}" a "echo up; sleep 1000$S; echo never" >"$T/answer" &
+		on "c${#how}" a "echo up; sleep $seconds; echo never" >"$T/answer" &
 		client=$!
 		up() { http "http://x/api/sandboxfs/commands/c${#how}/output" | grep -q up; }
 		wait_until 20 up
 		post "sandboxfs/commands/c${#how}/signal" "$how" | field '["success"]'
 		wait $client
-		[[ $(tail -n 1 "$T/answer") = "exit 1"* ]] || { cat "$T/answer"; false; }
+		"$@"
 		! http "http://x/api/sandboxfs/commands/c${#how}/output" | grep never || false
 	done
+}
+exit_by_signal() { [[ $(tail -n 1 "$T/answer") = "exit 1"* ]] || { cat "$T/answer"; false; }; }
+
+@test "a cancel ends the command and keeps the shell and its earlier jobs" {
+	says a "v=1; sleep $S & job=\$!" >/dev/null
+	wait_until 20 sleeping
+	ended_by_all "1000$S" exit_by_signal
 	[ "$(says a 'echo $v; kill -0 $job && echo lives')" = "0 '1\\nlives\\n' ''" ]
 	sleeping
 }
@@ -398,15 +406,7 @@ slow_shell() {
 @test "what follows in a command that is ended does not run, in a shell's rare moments either" {
 	slow_shell
 	post session/create "{\"id\":\"a\",\"env\":{\"LD_PRELOAD\":\"$T/slow.so\",\"SLOW_SHELL_MS\":\"500\"}}" >/dev/null
-	for how in '{"cancel":true}' '{"signal":"INT"}' '{"signal":"TERM"}' '{"signal":9}'; do
-		on "c${#how}" a "echo up; sleep $S; echo never" >"$T/answer" &
-		client=$!
-		up() { http "http://x/api/sandboxfs/commands/c${#how}/output" | grep -q up; }
-		wait_until 20 up
-		post "sandboxfs/commands/c${#how}/signal" "$how" | field '["success"]'
-		wait $client
-		! http "http://x/api/sandboxfs/commands/c${#how}/output" | grep never || false
-	done
+	ended_by_all "$S" exit_by_signal
 	wait_until 20 awake
 }
 

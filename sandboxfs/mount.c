@@ -94,6 +94,14 @@ int mount_detach(const char *mountpoint, bool lazy)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
 }
 
+bool mount_is_dead(const char *mountpoint)
+{
+	struct statfs fs;
+
+	/* statfs asks the program each time; stat may be answered from what the kernel still has of a dead one. */
+	return statfs(mountpoint, &fs) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
 /*
  * Two that are started at once would both find nothing here, and one mount would hide the other: so a mount is made with the directory
  * locked. Who may not read the directory, or has it where there are no locks, goes without.
@@ -108,7 +116,6 @@ static int lock_mountpoint(const char *mountpoint, int *lock)
 
 int mount_prepare(struct options *o, int *lock)
 {
-	struct statfs fs;
 	struct stat st;
 	struct mount_entry e;
 	pid_t pid;
@@ -122,11 +129,8 @@ int mount_prepare(struct options *o, int *lock)
 	AUTO_FD int program = ours ? mount_program(&e, &pid) : -1;
 	if (program >= 0) /* it lives, and may be stuck: it is not asked */
 		return complain(o->mountpoint, "a sandboxfs is mounted here already; sandboxfs -u ends it");
-	/* statfs asks the program each time; stat may be answered from what the kernel still has of a dead one. */
-	if (statfs(o->mountpoint, &fs) < 0) {
-		if (errno != ENOTCONN || !ours)
-			return complain(o->mountpoint, strerror(errno));
-		err = mount_detach(o->mountpoint, true); /* its program has died */
+	if (ours && mount_is_dead(o->mountpoint)) {
+		err = mount_detach(o->mountpoint, true);
 		if (err)
 			return complain(
 				o->mountpoint, "a mount whose program has died is here and cannot be taken away");

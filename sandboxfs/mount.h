@@ -4,6 +4,8 @@
 #ifndef SBX_MOUNT_H
 #define SBX_MOUNT_H
 
+#include <stdbool.h>
+
 #include "front.h"
 #include "options.h"
 
@@ -16,6 +18,11 @@ int mount_prepare(struct options *o, int *lock);
 int mount_make(struct front *f, const struct options *o);
 /* Detaches it, as umount does; busy ones lazily. 0 or a negative errno. */
 int mount_detach(const char *mountpoint, bool lazy);
+/*
+ * Has the mount no program any more? Asks it, and so waits for one that lives. A request that was on its way when the program died
+ * fails with ECONNABORTED, a later one with ENOTCONN.
+ */
+bool mount_is_dead(const char *mountpoint);
 /*
  * -o auto_unmount: starts a process that takes the mount away when this one has died, before there is a thread. 0 and *lifeline, on
  * which it is told of the mount (mount_watch_begin) and which stays open to the end; or a negative errno.

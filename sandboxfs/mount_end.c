@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
-#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -229,10 +228,8 @@ static int become_owner(const struct mount_entry *e)
 
 static int ask(const struct question *q)
 {
-	struct statfs fs;
-
 	(void)become_owner(q->entry); /* where it cannot, it looks as it is, if it may */
-	if (statfs(q->mnt, &fs) < 0 && errno == ENOTCONN)
+	if (mount_is_dead(q->mnt))
 		return ANSWER_DEAD;
 	/* What may not be looked at is not empty for that. */
 	if (!q->kill && access(q->mnt, R_OK | X_OK) < 0 && errno == EACCES) {

@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,12 +31,10 @@ static bool is_served(const struct mount_entry *e)
 static void take_away(const char *mountpoint, const struct mount_entry *made)
 {
 	struct mount_entry e;
-	struct statfs st;
 	for (int64_t until = call_now_ms() + LOOK_FOR_MS; call_now_ms() < until;) {
 		if (!mount_find(mountpoint, &e) || strcmp(e.device, made->device) != 0)
 			return;
-		/* Only a mount without a program says so; one that is just ending says other things. */
-		if (!is_served(&e) && statfs(mountpoint, &st) < 0 && errno == ENOTCONN)
+		if (!is_served(&e) && mount_is_dead(mountpoint))
 			(void)mount_detach(mountpoint, true); /* looked at again */
 		nanosleep(&(struct timespec){0, LOOK_MS * 1000000}, NULL);
 	}

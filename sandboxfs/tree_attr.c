@@ -73,24 +73,37 @@ static int ask_by_names(struct wnode *n, struct call *c, const struct target_job
 	}
 }
 
+/* By f, which was borrowed, or NULL, and is returned. -EBADF: some other way, then. */
+static int ask_by_file(struct wnode *n, struct wfile *f, struct call *c,
+	const struct target_job *job, struct batch *b, struct reader *body)
+{
+	int err;
+
+	if (!f)
+		return -EBADF;
+	err = tree_open_now(f, c);
+	if (err)
+		err = err == -EINTR ? err : -EBADF;
+	else
+		err = ask_by_handle(n, f, c, job, b, body);
+	tree_return_file(n, f);
+	return err;
+}
+
 int tree_on_target(struct wnode *n, struct call *c, const struct target_job *job, struct batch *b,
 	struct reader *body)
 {
-	struct wfile *f = tree_borrow_file(n);
-	int err = -EBADF;
+	int err = ask_by_file(n, tree_borrow_file(n), c, job, b, body), other;
 
-	if (f) {
-		err = tree_open_now(f, c);
-		if (err)
-			err = err == -EINTR ? err : -EBADF;
-		else
-			err = ask_by_handle(n, f, c, job, b, body);
-		tree_return_file(n, f);
-	}
 	if (err != -EBADF)
 		return err;
 	batch_release(b);
-	return ask_by_names(n, c, job, b, body);
+	err = ask_by_names(n, c, job, b, body);
+	if (err != -ESTALE)
+		return err;
+	batch_release(b);
+	other = ask_by_file(n, tree_borrow_by_path(n), c, job, b, body);
+	return other == -EBADF ? err : other;
 }
 
 void tree_note_attr(struct wnode *n, const struct fileop_attr *a)

@@ -75,15 +75,15 @@ static void add_read(struct buf *b, uint64_t handle, void *arg)
 }
 
 /* Answers with what was read and what is held here. */
-static int answer_read(
-	struct wnode *n, struct op *op, const void *p, size_t got, const struct range *r)
+static int answer_read(struct wnode *n, struct wfile *f, struct op *op, const void *p, size_t got,
+	const struct range *r)
 {
 	AUTO_BUF data = BUF_INIT;
 	bool held;
 	int err;
 
 	pthread_mutex_lock(&n->lock);
-	held = n->buffer_used > 0;
+	held = n->buffer_used > 0 && !f->by_path;
 	pthread_mutex_unlock(&n->lock);
 	if (!held) {
 		op_reply_data(op, p, got);
@@ -124,7 +124,7 @@ int tree_read(struct node *node, struct op *op, void *file, size_t size, off_t o
 	if (err)
 		return err;
 	p = reader_bytes(&body, &got);
-	return p && got <= r.length ? answer_read(n, op, p, got, &r) : -EPROTO;
+	return p && got <= r.length ? answer_read(n, file, op, p, got, &r) : -EPROTO;
 }
 
 /* --- write --- */

@@ -55,13 +55,15 @@ void tree_remove_file(struct wnode *n, struct wfile *f)
 		tree_free_file(f);
 }
 
-struct wfile *tree_borrow_file(struct wnode *n)
+static struct wfile *borrow(struct wnode *n, bool by_path)
 {
 	struct wfile *any = NULL;
 	AUTO_UNLOCK(&n->lock);
 
 	/* A writable one if there is: it can be truncated, and a staged one holds what the file now is. */
 	for (struct wfile *f = n->files; f; f = f->next) {
+		if (f->by_path != by_path)
+			continue;
 		any = f;
 		if ((f->flags & O_ACCMODE) != O_RDONLY)
 			break;
@@ -69,6 +71,16 @@ struct wfile *tree_borrow_file(struct wnode *n)
 	if (any)
 		any->users++;
 	return any;
+}
+
+struct wfile *tree_borrow_file(struct wnode *n)
+{
+	return borrow(n, false);
+}
+
+struct wfile *tree_borrow_by_path(struct wnode *n)
+{
+	return borrow(n, true);
 }
 
 void tree_return_file(struct wnode *n, struct wfile *f)

@@ -109,12 +109,13 @@ struct wfile {
 	bool pushed;    /* bytes of the stage are in the sandbox alone: with its server they are lost */
 	bool released;  /* closed here; lives on for its unsent bytes */
 	bool removed;   /* out of the list; the last user frees it */
+	bool by_path;   /* its name was another file's by then: what is open is that one, not node */
 	unsigned users; /* who borrowed it (tree_borrow_file) */
 	struct wfile *next;
 	/* bytes that came with the open */
 	char *ahead;
 	size_t ahead_size;
-	char *path; /* of one to be opened later: as it was when it was asked for */
+	char *path; /* of one to be opened later, or by_path: as it was when it was asked for */
 	unsigned long ahead_changes;
 	int64_t ahead_until_ms;
 };
@@ -129,7 +130,8 @@ struct tree {
 	size_t node_count, node_buckets;
 	struct dentry **dentries;
 	size_t dentry_count, dentry_buckets;
-	unsigned long age;           /* grows when all that is known of names is to be forgotten */
+	unsigned long age;         /* grows when all that is known of names is to be forgotten */
+	int64_t replaced_until_ms; /* a second after an opening has found another file under its name */
 	struct wnode granted, dirty; /* heads of rings; only the links are used */
 	struct conflict *conflicts;  /* files made for bytes whose name was gone */
 	struct node *control;        /* `.ctl` with subdir= */
@@ -310,6 +312,8 @@ void tree_remove_file(struct wnode *n, struct wfile *f); /* closes and frees it 
 void tree_free_file(struct wfile *f);
 /* An open file to reach the node by, NULL if it has none: it stays until it is returned, though it may be closed meanwhile. */
 struct wfile *tree_borrow_file(struct wnode *n);
+/* One by_path, for a node that cannot be reached otherwise. */
+struct wfile *tree_borrow_by_path(struct wnode *n);
 void tree_return_file(struct wnode *n, struct wfile *f); /* f may be NULL */
 uint64_t tree_handle(struct wfile *f);
 uint64_t tree_any_handle(struct wnode *n); /* of such a file; 0: none */

@@ -7,13 +7,31 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "front.h"
 #include "tree_impl.h"
+
+/*
+ * The kernel reads no further than the size it last heard of, which may be of a second ago. Not told while a read waits, which an
+ * opening at the first use does, if the file got smaller: the answer to that read tells, unless something else has told meanwhile
+ * (attr_version in fs/fuse/file.c), and then the pages behind the end would be taken for zeros of the file.
+ */
+static void tell_kernel(
+	struct wnode *n, const struct fileop_attr *was, const struct fileop_attr *a, bool reading)
+{
+	struct front *front = server_front(sandbox_server(n->tree->sandbox));
+	bool same = a->size == was->size && a->mtime.tv_sec == was->mtime.tv_sec &&
+				a->mtime.tv_nsec == was->mtime.tv_nsec;
+
+	if (front && (reading ? a->size > was->size : !same))
+		front_forget_inode(front, &n->node, false);
+}
 
 /* What the kernel may keep, and the bytes that came along; f knows how old these are. */
 static void note_opened(struct wnode *n, struct wfile *f, const struct fileop_attr *a,
 	struct reader *ahead, struct node_open *o)
 {
-	bool keep;
+	struct fileop_attr was;
+	bool keep, told;
 	size_t size = 0;
 	const void *p = ahead ? reader_bytes(ahead, &size) : NULL;
 
@@ -21,9 +39,13 @@ static void note_opened(struct wnode *n, struct wfile *f, const struct fileop_at
 	keep = n->data_cached && tree_same_data(a, &n->data_attr);
 	n->data_cached = true;
 	n->data_attr = *a;
+	was = n->attr;
+	told = n->has_attr;
 	n->attr = *a;
 	n->has_attr = true;
 	pthread_mutex_unlock(&n->lock);
+	if (told)
+		tell_kernel(n, &was, a, f->later);
 	if (keep)
 		o->how |= NODE_KEEP_CACHE;
 	/* Sizes of procfs are no sizes: without direct I/O its files would read as empty. */
@@ -160,21 +182,42 @@ static bool may_open_later(struct wnode *n)
 		   !(n->attr.flags & FILEOP_ATTR_SPECIAL) && (!n->data_cached || n->attr.size <= PREFETCH);
 }
 
-/* The name that the program asked for may be another file's by then: that one is read, as if it had been opened now. */
+/*
+ * Opens what f->path is by now: the file that its program asked for has no name any more, and the one in its place is read, as if it
+ * had been opened a moment later.
+ */
 static int open_by_path(struct wfile *f, struct call *c)
 {
+	struct wnode *n = f->node;
 	AUTO_BATCH b;
-	struct fileop_attr a;
+	struct fileop_attr a, was;
 	struct reader body;
 	bool created, staged;
 	int err;
 
-	batch_init(&b, f->node->tree->client, c);
+	batch_init(&b, n->tree->client, c);
 	tree_add_open(&b, f->handle, f->path, NULL, tree_open_flags(f->flags), 0);
 	err = batch_send(&b);
 	if (!err)
 		err = batch_next(&b, &body);
-	return err ? err : tree_get_opened(&body, &a, &created, &staged);
+	if (!err)
+		err = tree_get_opened(&body, &a, &created, &staged);
+	if (err)
+		return err == -EINTR ? err : -ESTALE;
+	pthread_mutex_lock(&n->lock);
+	f->by_path = true;
+	n->data_cached = false;
+	was = n->attr;
+	pthread_mutex_unlock(&n->lock);
+	tell_kernel(n, &was, &a, f->later);
+	return 0;
+}
+
+/* Pages are the node's: those of another file would be read by all who have it open. */
+static bool is_only_file(struct wfile *f)
+{
+	AUTO_UNLOCK(&f->node->lock);
+	return f->node->files == f && !f->next;
 }
 
 static bool is_later(struct wfile *f, bool *removed)
@@ -199,7 +242,7 @@ int tree_open_now(struct wfile *f, struct call *c)
 		return err;
 	if (is_later(f, &removed) && !removed) {
 		err = open_by_names(n, c, false, f, &ignored);
-		if (err == -ESTALE)
+		if (err == -ESTALE && is_only_file(f))
 			err = open_by_path(f, c);
 		pthread_mutex_lock(&n->lock);
 		f->later = err != 0;
@@ -233,6 +276,32 @@ int tree_open_all_now(struct wnode *n, struct call *c)
 	}
 }
 
+/*
+ * Who has found another file under its name is told ESTALE: the kernel then looks the name up anew, and opens that one. A file that is
+ * replaced all the time may be another again by then, so for a second what is there is opened at once.
+ */
+static int open_replaced(struct wnode *n, struct call *c, struct wfile *f, struct node_open *o)
+{
+	struct tree *t = n->tree;
+	AUTO_BUF path = BUF_INIT;
+	int64_t now = call_now_ms();
+	bool again;
+	int err;
+
+	pthread_mutex_lock(&t->lock);
+	again = now < t->replaced_until_ms;
+	t->replaced_until_ms = now + CACHE_MS;
+	pthread_mutex_unlock(&t->lock);
+	if (!again)
+		return -ESTALE;
+	err = tree_known_path(n, &path);
+	if (err)
+		return err;
+	f->path = buf_steal(&path);
+	o->how |= NODE_DIRECT_IO; /* the pages stay the node's */
+	return open_by_path(f, c);
+}
+
 /* What could not be sent stays visible here; another opening that reads goes on. */
 static int open_to_read(struct wnode *n, struct op *op, struct wfile *f, struct node_open *o)
 {
@@ -252,6 +321,8 @@ static int open_to_read(struct wnode *n, struct op *op, struct wfile *f, struct 
 	err = tree_settle(n, op_call(op), NULL, NULL);
 	if (err != -EINTR)
 		err = open_by_names(n, op_call(op), false, f, o);
+	if (err == -ESTALE)
+		err = open_replaced(n, op_call(op), f, o);
 	if (!err)
 		tree_add_file(n, f);
 	return err;

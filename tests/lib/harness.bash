@@ -463,6 +463,8 @@ teardown() {
 			bad=1
 		}
 	fi
+	# what a server that a test killed had started has outlived it
+	pkill -KILL -f "^sleep $S\$" || :
 	# shellcheck disable=SC2086
 	wait_until 15 none_left $all || {
 		echo "processes left:$left"

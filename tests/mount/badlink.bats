@@ -103,6 +103,19 @@ appends() { /usr/bin/python3 "$repo/tests/lib/appends.py" "$W" "$T/ws" "$proxy_c
 	[ "$(cat "$C/processes/p/exit")" = 3 ]
 }
 
+@test "over a slow link, too, a file that the server replaces all the time opens each time, and is read whole" {
+	local writer
+	start_link
+	proxy 'delay 25' >/dev/null
+	python3 "$repo/tests/lib/replaced.py" write "$T/ws/f" 0.01 3>&- &
+	writer=$!
+	wait_until 20 test -s "$W/f"
+	within 60 python3 "$repo/tests/lib/replaced.py" read "$W/f" 60
+	: >"$T/ws/f.stop"
+	wait_until 20 gone $writer
+	wait $writer
+}
+
 @test "a stream that is cut anywhere, its head included, is never the end of a command (row 4)" {
 	local i n
 	start_link -o timeout=5

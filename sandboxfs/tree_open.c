@@ -202,8 +202,10 @@ static int open_by_path(struct wfile *f, struct call *c)
 		err = batch_next(&b, &body);
 	if (!err)
 		err = tree_get_opened(&body, &a, &created, &staged);
+	if (err == -ENOENT || err == -ENOTDIR || err == -ELOOP || err == -EISDIR || err == -ENXIO)
+		return -ESTALE; /* there is no file */
 	if (err)
-		return err == -EINTR ? err : -ESTALE;
+		return err;
 	pthread_mutex_lock(&n->lock);
 	f->by_path = true;
 	n->data_cached = false;

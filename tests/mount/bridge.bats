@@ -454,7 +454,7 @@ bridge_direct() {
 	failed
 	grep -q '^message ' "$C/error"
 	rm "$T/fake/down"
-	wait_until 40 mkdir "$W/d"
+	wait_until 40 mkdir -p "$W/d"
 	[ "$(cat "$W/f")" = text ]
 	state_is running
 }

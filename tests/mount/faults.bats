@@ -63,7 +63,7 @@ in_time() {
 	grep -q '^message ' "$C/error"
 	kill -CONT "$server"
 	# after the link returns, the next call works with no command typed
-	wait_until 15 mkdir "$W/dir/after"
+	wait_until 15 mkdir -p "$W/dir/after"
 	[ "$(x 'echo back')" = back ]
 }
 
